@@ -1,0 +1,213 @@
+package loom
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// A Status says how something stands or ended.
+type Status string
+
+// A run is queued, then running, then ends as ok, changed, failed, cancelled or
+// lost. A result, which is what a run did on one node, ends in any but the
+// first two.
+const (
+	StatusQueued      Status = "queued"
+	StatusRunning     Status = "running"
+	StatusOK          Status = "ok"          // the node was as the task wants it
+	StatusChanged     Status = "changed"     // the task changed it so
+	StatusFailed      Status = "failed"      // the task ran and could not
+	StatusTimeout     Status = "timeout"     // its time was up
+	StatusUnreachable Status = "unreachable" // nothing was run
+	StatusCancelled   Status = "cancelled"   // by a person, a newer run, or the daemon's end
+	StatusSkipped     Status = "skipped"     // the task said there is nothing to do here
+	StatusLost        Status = "lost"        // the connection broke and nobody knows how it ended
+)
+
+// Ended reports whether nothing more will happen.
+func (s Status) Ended() bool { return s != StatusQueued && s != StatusRunning && s != "" }
+
+// Good reports whether a person may sleep on.
+func (s Status) Good() bool { return s == StatusOK || s == StatusChanged || s == StatusSkipped }
+
+// A Run is one firing of a job.
+type Run struct {
+	ID      string // 26 characters that sort by time
+	Job     string
+	Due     time.Time // when it should have started
+	Trigger Trigger
+	Started time.Time
+	Ended   time.Time // zero while it is going
+	Status  Status
+	Nodes   int            // how many targets
+	Counts  map[Status]int // how many of them ended how
+}
+
+// A Trigger says why a run was started.
+type Trigger string
+
+// The triggers.
+const (
+	TriggerSchedule Trigger = "schedule"
+	TriggerCatchUp  Trigger = "catch-up" // the clock or the daemon was away
+	TriggerManual   Trigger = "manual"
+)
+
+// A Result is what a run did on one node.
+type Result struct {
+	Node     string
+	Status   Status
+	ExitCode int      // of the command that failed; -1 if none did or it was killed by a signal
+	Changes  []string // what the task changed
+	Reason   string   // why it is not ok: one sentence, no stack
+	Started  time.Time
+	Ended    time.Time
+
+	// Dropped is how many bytes of output were not kept, since the node
+	// printed more than the pool keeps.
+	Dropped int64
+
+	Err error `json:"-"` // why it is not ok, for errors.Is and errors.As
+}
+
+// An Event is one thing that happened. Events are the one record of what Loom
+// does: logs, commands, stores and screens are all made from them. They are
+// plain data and must not be changed.
+type Event struct {
+	Kind Kind
+	Time time.Time
+	Job  string
+	Run  string    // its ID
+	Due  time.Time // of the run
+	Node string    // "" if it is about the whole run
+
+	Stream Stream  // of KindOutput
+	Text   string  // a line of output without its newline, a change, or a reason
+	Result *Result // of KindNodeEnded
+	Ran    *Run    // of KindRunStarted and KindRunEnded
+}
+
+// Kind is what an [Event] is about.
+type Kind string
+
+// The kinds of events. New ones may be added.
+const (
+	KindRunStarted  Kind = "run-started"
+	KindNodeStarted Kind = "node-started"
+	KindOutput      Kind = "output"
+	KindChanged     Kind = "changed"
+	KindNodeEnded   Kind = "node-ended"
+	KindRunEnded    Kind = "run-ended"
+	KindTickSkipped Kind = "tick-skipped" // Due fell while an earlier run was going
+	KindTickMissed  Kind = "tick-missed"  // Due fell while nobody was there
+)
+
+// Stream is where a line of output came from.
+type Stream string
+
+// The streams.
+const (
+	Stdout Stream = "stdout"
+	Stderr Stream = "stderr"
+	Log    Stream = "log" // the task's own words, not the node's
+)
+
+// Errors that callers branch on. Test for them with errors.Is.
+var (
+	// ErrUnreachable means that the node could not be reached, and that nothing
+	// was run on it: trying again is safe.
+	ErrUnreachable = errors.New("unreachable")
+
+	// ErrLost means that the connection broke while a command was running. The
+	// node has been told to end it, but nobody knows how far it came.
+	ErrLost = errors.New("connection lost while running")
+
+	// ErrShutdown is the cause of a cancelled context when Loom is stopping.
+	ErrShutdown = errors.New("loom is shutting down")
+
+	// ErrCancelled is the cause of a cancelled context when a person or a newer
+	// run asked for the end of a run.
+	ErrCancelled = errors.New("run cancelled")
+
+	// ErrNotFound means that there is no such job, node or run.
+	ErrNotFound = errors.New("not found")
+)
+
+// A TimeoutError is the cause of a context that ends because a job's time for
+// one node is up.
+type TimeoutError struct{ After time.Duration }
+
+func (e *TimeoutError) Error() string { return fmt.Sprintf("timed out after %v", e.After) }
+
+// Timeout marks the error as net.Error does.
+func (e *TimeoutError) Timeout() bool { return true }
+
+// An ExitError means that a command ran and ended badly.
+type ExitError struct {
+	Command string // the text as the task gave it
+	Code    int    // exit status; -1 if a signal ended it
+	Signal  string // "KILL"; "" if it exited by itself
+	Stderr  string // the end of what it printed there, if it was kept
+}
+
+func (e *ExitError) Error() string {
+	how := fmt.Sprintf("exit status %d", e.Code)
+	if e.Signal != "" {
+		how = "killed by signal " + e.Signal
+	}
+	if line := lastLine(e.Stderr); line != "" {
+		how += ": " + line
+	}
+	return fmt.Sprintf("command %s: %s", abbreviate(e.Command), how)
+}
+
+// A NodeError says what became of a job on one node that did not end well.
+type NodeError struct {
+	Job, Node string
+	Status    Status
+	Err       error
+}
+
+func (e *NodeError) Error() string { return e.Node + ": " + e.Err.Error() }
+func (e *NodeError) Unwrap() error { return e.Err }
+
+// A PanicError is a mistake in a task's code. It failed on one node; nothing
+// else was harmed.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("task panicked: %v", e.Value) }
+
+// A SkipError ends a result as skipped. [Skip] makes one.
+type SkipError struct{ Reason string }
+
+func (e *SkipError) Error() string { return "skipped: " + e.Reason }
+
+// Skip returns an error for a task to return when there is nothing to do on
+// this node. The result is then skipped, which is no failure.
+func Skip(format string, args ...any) error {
+	return &SkipError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// lastLine returns the last line of s that is not blank.
+func lastLine(s string) string {
+	s = strings.TrimRight(s, "\r\n \t")
+	return strings.TrimSpace(s[strings.LastIndexByte(s, '\n')+1:])
+}
+
+// abbreviate makes a command short enough to stand inside a sentence.
+func abbreviate(cmd string) string {
+	const most = 60
+	line, _, more := strings.Cut(strings.TrimSpace(cmd), "\n")
+	if r := []rune(line); len(r) > most {
+		line, more = string(r[:most]), true
+	}
+	if more {
+		line += "…"
+	}
+	return Quote(line)
+}
