@@ -1,6 +1,8 @@
 package loom
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,8 +67,10 @@ type Result struct {
 	Started  time.Time
 	Ended    time.Time
 
-	// Dropped is how many bytes of output were not kept, since the node
-	// printed more than the pool keeps.
+	// Output is what the node printed: its start and its end, with a line of
+	// the stream Log between that says what is missing, if it was more than the
+	// pool keeps. Dropped counts the missing bytes.
+	Output  []Line
 	Dropped int64
 
 	Err error `json:"-"` // why it is not ok, for errors.Is and errors.As
@@ -85,6 +89,7 @@ type Event struct {
 
 	Stream Stream  // of KindOutput
 	Text   string  // a line of output without its newline, a change, or a reason
+	More   bool    // the line was too long for one event and goes on in the next
 	Result *Result // of KindNodeEnded
 	Ran    *Run    // of KindRunStarted and KindRunEnded
 }
@@ -210,4 +215,21 @@ func abbreviate(cmd string) string {
 		line += "…"
 	}
 	return Quote(line)
+}
+
+// newID returns a name for a run that began at t: 48 bits of time and 80 of
+// chance, as 26 letters and digits that sort by time (the layout of a ULID).
+func newID(t time.Time) string {
+	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], uint64(t.UnixMilli())<<16)
+	_, _ = rand.Read(b[6:]) // never fails
+	var id [26]byte
+	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	for i := len(id) - 1; i >= 0; i-- {
+		id[i] = alphabet[lo&31]
+		lo = lo>>5 | hi<<59
+		hi >>= 5
+	}
+	return string(id[:])
 }

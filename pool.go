@@ -2,26 +2,454 @@ package loom
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
+// abandonAfter is how long a task may go on once its context has ended.
+const abandonAfter = 10 * time.Second
+
 // A Pool applies tasks to nodes, a bounded number at a time, over connections
 // that it keeps. Its fields must not change after the first Run. The zero Pool
-// lacks only a Dialer, and not even that if all nodes are local.
+// lacks only a Dialer, and not even that if all nodes are local. It is safe for
+// concurrent use.
 type Pool struct {
 	Dialer Dialer        // opens connections to nodes whose transport is not local
 	Max    int           // node-tasks at once, over all runs; 0: 10
 	Idle   time.Duration // how long an unused connection is kept; 0: 10 minutes
-	Output int64         // bytes of output kept for each node: half from the start, half from the end; 0: 1 MiB
+	Output int64         // bytes of output that a Result keeps: half from the start, half from the end; 0: 1 MiB
 	Log    *slog.Logger  // nil: slog.Default()
+
+	once  sync.Once
+	slots slots
+	conns conns
+}
+
+func (p *Pool) init() {
+	p.once.Do(func() {
+		p.slots.resize(p.Max)
+		p.conns.idle = p.Idle
+		if p.Idle == 0 {
+			p.conns.idle = 10 * time.Minute
+		}
+		p.conns.dial = p.dial
+	})
+}
+
+func (p *Pool) dial(ctx context.Context, n *Node) (Conn, error) {
+	switch {
+	case n.Transport == "local":
+		return Local{}.Dial(ctx, n)
+	case p.Dialer == nil:
+		return nil, fmt.Errorf("%w: the pool has no dialer for node %s", ErrUnreachable, n.Name)
+	}
+	return p.Dialer.Dial(ctx, n)
+}
+
+func (p *Pool) log() *slog.Logger {
+	if p.Log != nil {
+		return p.Log
+	}
+	return slog.Default()
+}
+
+// Resize changes how many node-tasks run at once; 0 is 10. What runs is not
+// interrupted.
+func (p *Pool) Resize(most int) {
+	p.init()
+	p.slots.resize(most)
 }
 
 // Run applies j to each of its targets, and returns when it has ended on all
 // of them. A node that fails doesn't stop the others: the error joins a
-// *NodeError for each. The job was due at due. Run passes emit, if not nil,
-// what happens: from several goroutines, in order for each node.
-func (p *Pool) Run(ctx context.Context, j *Job, due time.Time, emit func(Event)) error { return nil }
+// *NodeError for each that did not end well. The job was due at due. Run passes
+// emit, if not nil, what happens: from several goroutines, in order for each
+// node, KindRunStarted before and KindRunEnded after everything else.
+//
+// Runs that go on at the same time take turns, so that one of many nodes does
+// not keep one of few waiting. If ctx ends, nodes that were not begun are
+// cancelled, and tasks that do not return within ten seconds are abandoned.
+func (p *Pool) Run(ctx context.Context, j *Job, due time.Time, emit func(Event)) error {
+	now := time.Now()
+	return p.run(ctx, j, Run{ID: newID(now), Job: j.Name, Due: due, Trigger: TriggerManual, Started: now}, emit)
+}
 
-// Close closes the connections. No Run may be in progress.
-func (p *Pool) Close() error { return nil }
+// run is Run for a run that has a name already.
+func (p *Pool) run(ctx context.Context, j *Job, r Run, emit func(Event)) error {
+	p.init()
+	if emit == nil {
+		emit = func(Event) {}
+	}
+	w := &work{pool: p, job: j, run: r, emit: emit, counts: map[Status]int{}}
+	w.run.Status, w.run.Nodes = StatusRunning, len(j.Targets)
+	w.event(Event{Kind: KindRunStarted, Ran: w.record()})
+
+	var wg sync.WaitGroup
+	for _, n := range j.Targets {
+		if err := p.slots.acquire(ctx); err != nil {
+			w.end(n, &Result{Node: n.Name, Status: StatusCancelled, ExitCode: -1, Reason: err.Error(), Err: err})
+			continue
+		}
+		wg.Go(func() {
+			defer p.slots.release()
+			w.node(ctx, n)
+		})
+	}
+	wg.Wait()
+
+	w.run.Ended = time.Now()
+	w.run.Status = w.status()
+	w.event(Event{Kind: KindRunEnded, Ran: w.record()})
+	return errors.Join(w.errs...)
+}
+
+// Close closes the kept connections. No Run may be in progress.
+func (p *Pool) Close() error {
+	p.init()
+	return p.conns.close()
+}
+
+// A work is one run in progress.
+type work struct {
+	pool *Pool
+	job  *Job
+	run  Run
+	emit func(Event)
+
+	mu     sync.Mutex
+	counts map[Status]int
+	errs   []error
+}
+
+// event completes e and emits it.
+func (w *work) event(e Event) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	e.Job, e.Run, e.Due = w.job.Name, w.run.ID, w.run.Due
+	w.emit(e)
+}
+
+// record returns the run as it stands, for an event to keep.
+func (w *work) record() *Run {
+	r := w.run
+	r.Counts = make(map[Status]int, len(w.counts))
+	for s, n := range w.counts {
+		r.Counts[s] = n
+	}
+	return &r
+}
+
+// status sums up how the run ended.
+func (w *work) status() Status {
+	c := w.counts
+	switch {
+	case c[StatusFailed]+c[StatusTimeout]+c[StatusUnreachable] > 0:
+		return StatusFailed
+	case c[StatusLost] > 0:
+		return StatusLost
+	case c[StatusCancelled] > 0:
+		return StatusCancelled
+	case c[StatusChanged] > 0:
+		return StatusChanged
+	}
+	return StatusOK
+}
+
+// node does the job on one node.
+func (w *work) node(ctx context.Context, n *Node) {
+	r := &Result{Node: n.Name, ExitCode: -1, Started: time.Now()}
+	w.event(Event{Kind: KindNodeStarted, Node: n.Name, Time: r.Started})
+
+	if w.job.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, w.job.Timeout, &TimeoutError{After: w.job.Timeout})
+		defer cancel()
+	}
+	out := newOutput(w, n.Name)
+	a := &attempt{work: w, node: n, out: out}
+	a.judge(ctx, r, a.apply(ctx))
+
+	r.Output, r.Dropped = out.close()
+	w.end(n, r)
+}
+
+// end records and tells how the job ended on a node.
+func (w *work) end(n *Node, r *Result) {
+	r.Ended = time.Now()
+	if r.Started.IsZero() {
+		r.Started = r.Ended
+	}
+	w.mu.Lock()
+	w.counts[r.Status]++
+	if !r.Status.Good() {
+		w.errs = append(w.errs, &NodeError{Job: w.job.Name, Node: n.Name, Status: r.Status, Err: r.Err})
+	}
+	w.mu.Unlock()
+	w.event(Event{Kind: KindNodeEnded, Node: n.Name, Time: r.Ended, Text: r.Reason, Result: r})
+}
+
+// An attempt is a job's task, or its steps, applied once to one node.
+type attempt struct {
+	work *work
+	node *Node
+	out  *output
+
+	used    atomic.Bool // a command was run
+	mu      sync.Mutex
+	changes []string
+}
+
+// apply does the work in a goroutine of its own, so that a task that doesn't
+// heed its context can be left behind.
+func (a *attempt) apply(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				done <- &PanicError{Value: v, Stack: debug.Stack()}
+			}
+		}()
+		done <- a.connected(ctx)
+	}()
+
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(abandonAfter)
+	defer grace.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-grace.C:
+		return fmt.Errorf("%w; the task did not return within %v and was abandoned", context.Cause(ctx), abandonAfter)
+	}
+}
+
+// connected opens a connection and applies the task, or the steps, over it.
+func (a *attempt) connected(ctx context.Context) error {
+	n := a.node
+	if u := a.work.job.User; u != "" && u != n.User {
+		as := *n
+		as.User = u
+		n = &as
+	}
+	kept, err := a.work.pool.conns.get(ctx, n)
+	if err != nil {
+		return err
+	}
+	s := a.session(n, kept.conn)
+	err = a.steps(ctx, s)
+	a.work.pool.conns.put(kept, errors.Is(err, ErrLost) || errors.Is(err, ErrUnreachable))
+	return err
+}
+
+func (a *attempt) session(n *Node, c Conn) *Session {
+	w := a.work
+	s := &Session{
+		Node: n, Job: w.job.Name, RunID: w.run.ID, Due: w.run.Due,
+		Out: a.out.writer(Stdout), Err: a.out.writer(Stderr),
+		Conn: &usedConn{Conn: c, used: &a.used},
+		User: w.job.Sudo, Dir: w.job.Dir, Env: w.job.Env,
+		OnChange: a.changed,
+	}
+	s.Log = slog.New(slog.NewMultiHandler(w.pool.log().Handler(), a.out.handler())).
+		With("job", s.Job, "run", s.RunID, "node", n.Name)
+	return s
+}
+
+func (a *attempt) changed(c Change) {
+	a.mu.Lock()
+	a.changes = append(a.changes, string(c))
+	a.mu.Unlock()
+	a.work.event(Event{Kind: KindChanged, Node: a.node.Name, Text: string(c)})
+}
+
+// steps applies the job's task, or its steps in order. The first step that
+// goes badly decides; if none does and all were skipped, so is the result.
+func (a *attempt) steps(ctx context.Context, s *Session) error {
+	if len(a.work.job.Steps) == 0 {
+		return a.work.job.Task.Apply(ctx, s)
+	}
+	var failed, skipped error
+	ran := false
+	for i, step := range a.work.job.Steps {
+		if bad := failed != nil; (step.On == OnFailed) != bad && step.On != OnAlways {
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		err := step.Task.Apply(ctx, s)
+		switch skip := (*SkipError)(nil); {
+		case err == nil:
+			ran = true
+		case errors.As(err, &skip):
+			skipped = err
+		case failed == nil:
+			failed = fmt.Errorf("step %s: %w", stepName(step, i), err)
+		default:
+			s.Log.Error("step failed after another", "step", stepName(step, i), "err", err)
+		}
+	}
+	switch {
+	case failed != nil:
+		return failed
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case !ran:
+		return skipped
+	}
+	return nil
+}
+
+func stepName(s Step, i int) string {
+	switch {
+	case s.Name != "":
+		return s.Name
+	case s.TaskName != "":
+		return fmt.Sprintf("%d (%s)", i+1, s.TaskName)
+	}
+	return fmt.Sprint(i + 1)
+}
+
+// judge turns what a task returned into a result. It is the one place where
+// that is decided.
+func (a *attempt) judge(ctx context.Context, r *Result, err error) {
+	a.mu.Lock()
+	r.Changes = a.changes
+	a.changes = nil
+	a.mu.Unlock()
+
+	r.Status = a.status(ctx, err, len(r.Changes) > 0)
+	if err == nil {
+		return
+	}
+	r.Err, r.Reason = err, err.Error()
+	if skip, ok := errors.AsType[*SkipError](err); ok {
+		r.Reason = skip.Reason
+	}
+	if exit, ok := errors.AsType[*ExitError](err); ok {
+		r.ExitCode = exit.Code
+	}
+	if p, ok := errors.AsType[*PanicError](err); ok {
+		a.work.pool.log().Error("task panicked", "job", a.work.job.Name, "run", a.work.run.ID,
+			"node", a.node.Name, "panic", p.Value, "stack", string(p.Stack))
+	}
+}
+
+func (a *attempt) status(ctx context.Context, err error, changed bool) Status {
+	_, skip := errors.AsType[*SkipError](err)
+	_, timeout := errors.AsType[*TimeoutError](context.Cause(ctx))
+	switch {
+	case err == nil && changed:
+		return StatusChanged
+	case err == nil:
+		return StatusOK
+	case skip:
+		return StatusSkipped
+	case ctx.Err() != nil && timeout:
+		return StatusTimeout
+	case ctx.Err() != nil:
+		return StatusCancelled
+	case errors.Is(err, ErrLost):
+		return StatusLost
+	case errors.Is(err, ErrUnreachable) && !a.used.Load():
+		return StatusUnreachable
+	}
+	return StatusFailed
+}
+
+// A usedConn notes whether a command was run over it: after that, a node that
+// can't be reached is no longer one on which nothing happened.
+type usedConn struct {
+	Conn
+	used *atomic.Bool
+}
+
+func (c *usedConn) Exec(ctx context.Context, cmd Command) error {
+	err := c.Conn.Exec(ctx, cmd)
+	if !errors.Is(err, ErrUnreachable) {
+		c.used.Store(true)
+	}
+	return err
+}
+
+func (c *usedConn) Files(ctx context.Context) (Files, error) {
+	f, err := c.Conn.Files(ctx)
+	if err == nil {
+		c.used.Store(true)
+	}
+	return f, err
+}
+
+// slots bound how many node-tasks run at once. Each run waits for one slot at a
+// time and goes to the end of the line after, so that runs take turns.
+type slots struct {
+	mu      sync.Mutex
+	free    int // negative after a resize, until enough have ended
+	most    int
+	waiting []chan struct{}
+}
+
+func (s *slots) resize(most int) {
+	if most <= 0 {
+		most = 10
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free += most - s.most
+	s.most = most
+	s.grant()
+}
+
+// grant wakes those who wait longest while there are slots. s.mu is held.
+func (s *slots) grant() {
+	for s.free > 0 && len(s.waiting) > 0 {
+		s.free--
+		close(s.waiting[0])
+		s.waiting = s.waiting[1:]
+	}
+}
+
+func (s *slots) acquire(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	turn := make(chan struct{})
+	s.mu.Lock()
+	s.waiting = append(s.waiting, turn)
+	s.grant()
+	s.mu.Unlock()
+
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, c := range s.waiting {
+		if c == turn {
+			s.waiting = append(s.waiting[:i], s.waiting[i+1:]...)
+			return context.Cause(ctx)
+		}
+	}
+	s.free++ // it was granted at the same moment
+	s.grant()
+	return context.Cause(ctx)
+}
+
+func (s *slots) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free++
+	s.grant()
+}

@@ -1,0 +1,157 @@
+package loom
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// longestLine is how many bytes of one line go into one event; a longer line
+// takes several.
+const longestLine = 8 << 10
+
+// A Line is one line of output, or a piece of a very long one.
+type Line struct {
+	Time   time.Time
+	Stream Stream
+	Text   string // without the newline
+	More   bool   // the line goes on in the next of the same stream
+}
+
+// An output takes what a task prints on one node, cuts it into lines, emits
+// each at once, and keeps the first and the last of them, so that its size is
+// bounded however much a node prints.
+type output struct {
+	work *work
+	node string
+
+	mu      sync.Mutex
+	partial map[Stream][]byte
+	closed  bool
+
+	half       int64 // bytes kept at each end
+	head, tail []Line
+	headSize   int64
+	tailSize   int64
+	lines      int64 // dropped between head and tail
+	dropped    int64 // in bytes
+}
+
+func newOutput(w *work, node string) *output {
+	keep := w.pool.Output
+	if keep <= 0 {
+		keep = 1 << 20
+	}
+	return &output{work: w, node: node, half: keep / 2}
+}
+
+// writer returns a writer for one of the streams.
+func (o *output) writer(s Stream) *streamWriter { return &streamWriter{o, s} }
+
+type streamWriter struct {
+	out    *output
+	stream Stream
+}
+
+// Write emits the lines that p completes. It waits for whoever takes the
+// events, so a node can't print faster than they are dealt with.
+func (w *streamWriter) Write(p []byte) (int, error) {
+	w.out.write(w.stream, p)
+	return len(p), nil
+}
+
+func (o *output) write(s Stream, p []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return // an abandoned task still talks
+	}
+	for len(p) > 0 {
+		held := o.partial[s]
+		i := bytes.IndexByte(p, '\n')
+		if room := longestLine - len(held); i < 0 && len(p) >= room || i >= room {
+			o.line(s, append(held, p[:room]...), true)
+			p = p[room:]
+		} else if i < 0 {
+			o.hold(s, append(held, p...))
+			return
+		} else {
+			o.line(s, append(held, p[:i]...), false)
+			p = p[i+1:]
+		}
+		o.hold(s, held[:0])
+	}
+}
+
+func (o *output) hold(s Stream, b []byte) {
+	if o.partial == nil {
+		o.partial = map[Stream][]byte{}
+	}
+	o.partial[s] = b
+}
+
+// line emits and keeps one line. o.mu is held.
+func (o *output) line(s Stream, b []byte, more bool) {
+	if !more {
+		b = bytes.TrimSuffix(b, []byte{'\r'})
+	}
+	l := Line{Time: time.Now(), Stream: s, Text: string(b), More: more}
+	o.keep(l)
+	o.work.event(Event{Kind: KindOutput, Time: l.Time, Node: o.node, Stream: s, Text: l.Text, More: more})
+}
+
+func (o *output) keep(l Line) {
+	size := int64(len(l.Text)) + 1
+	if len(o.tail) == 0 && o.headSize+size <= o.half {
+		o.head = append(o.head, l)
+		o.headSize += size
+		return
+	}
+	o.tail = append(o.tail, l)
+	o.tailSize += size
+	for o.tailSize > o.half && len(o.tail) > 1 {
+		first := int64(len(o.tail[0].Text)) + 1
+		o.tail[0] = Line{} // let go of the text
+		o.tail = o.tail[1:]
+		o.tailSize -= first
+		o.dropped += first
+		o.lines++
+	}
+}
+
+// close emits what is left of unfinished lines, and returns what was kept and
+// how many bytes were not. The marker between the two ends says so too.
+func (o *output) close() ([]Line, int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, s := range []Stream{Stdout, Stderr, Log} {
+		if b := o.partial[s]; len(b) > 0 {
+			o.line(s, b, false)
+		}
+	}
+	o.closed, o.partial = true, nil
+	if o.dropped == 0 {
+		return append(o.head, o.tail...), 0
+	}
+	marker := Line{Time: o.tail[0].Time, Stream: Log,
+		Text: fmt.Sprintf("[%d lines, %d bytes of output not kept]", o.lines, o.dropped)}
+	return append(append(o.head, marker), o.tail...), o.dropped
+}
+
+// handler returns a log handler that writes to the output.
+func (o *output) handler() slog.Handler {
+	return slog.NewTextHandler(o.writer(Log), &slog.HandlerOptions{
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) > 0 {
+				return a
+			}
+			switch a.Key {
+			case slog.TimeKey, "job", "run", "node":
+				return slog.Attr{} // the event says so
+			}
+			return a
+		},
+	})
+}
