@@ -80,12 +80,13 @@ type Result struct {
 // does: logs, commands, stores and screens are all made from them. They are
 // plain data and must not be changed.
 type Event struct {
-	Kind Kind
-	Time time.Time
-	Job  string
-	Run  string    // its ID
-	Due  time.Time // of the run
-	Node string    // "" if it is about the whole run
+	Kind  Kind
+	Time  time.Time
+	Job   string
+	Run   string    // its ID
+	Due   time.Time // of the run, or the tick
+	Until time.Time // of KindTickMissed: the last tick, if it stands for several
+	Node  string    // "" if it is about the whole run
 
 	Stream Stream  // of KindOutput
 	Text   string  // a line of output without its newline, a change, or a reason
@@ -135,6 +136,10 @@ var (
 	// ErrCancelled is the cause of a cancelled context when a person or a newer
 	// run asked for the end of a run.
 	ErrCancelled = errors.New("run cancelled")
+
+	// ErrBusy means that an earlier run of the job is still going, and that the
+	// job's overlap policy doesn't let another one start.
+	ErrBusy = errors.New("an earlier run is still going")
 
 	// ErrNotFound means that there is no such job, node or run.
 	ErrNotFound = errors.New("not found")

@@ -1,13 +1,16 @@
 package loom
 
 import (
-	"context"
 	"errors"
-	"log/slog"
 	"time"
 )
 
 // A Schedule says when a job is due. It is safe for concurrent use.
+//
+// A Schedule may also have a method Interval() bool. It tells an interval job,
+// which follows the clock as it is and runs again where a stepped clock repeats
+// an hour, from a job of fixed times, which does not. Without the method it
+// counts as an interval job.
 type Schedule interface {
 	// Next returns the first time strictly after t at which the job is due, or
 	// the zero Time if there is none.
@@ -21,30 +24,75 @@ func ParseSchedule(expr string, loc *time.Location) (Schedule, error) {
 	return nil, errors.New("soon")
 }
 
-// A Scheduler runs jobs when they are due.
-type Scheduler struct {
-	Pool  *Pool
-	Grace time.Duration // how long running tasks may go on after a stop
-	Log   *slog.Logger  // nil: slog.Default()
+// Schedules is due whenever one of them is.
+type Schedules []Schedule
 
-	// Observe, if not nil, is called for every event, from several goroutines.
-	// It must not block.
-	Observe func(Event)
+// Next returns the earliest of the schedules' next times.
+func (ss Schedules) Next(t time.Time) time.Time {
+	var first time.Time
+	for _, s := range ss {
+		if n := s.Next(t); !n.IsZero() && (first.IsZero() || n.Before(first)) {
+			first = n
+		}
+	}
+	return first
 }
 
-// Load replaces the jobs, at any time. Runs that are going end with the job
-// they began with; a job that is unchanged keeps its next tick.
-func (s *Scheduler) Load(m *Manifest) {}
+// Interval reports whether all of them are interval schedules.
+func (ss Schedules) Interval() bool {
+	for _, s := range ss {
+		if !isInterval(s) {
+			return false
+		}
+	}
+	return true
+}
 
-// Run runs jobs as they fall due until ctx is done. Then it starts no more,
-// lets those that are going end for up to Grace, cancels what is left with
-// ErrShutdown as the cause, and returns when the last has ended: nil if none
-// had to be cancelled, else ErrShutdown. Closing the pool is the caller's.
-func (s *Scheduler) Run(ctx context.Context) error { return nil }
+// An At is due once.
+type At time.Time
 
-// Trigger starts a run of a job now and returns without waiting for its end.
-// The error wraps ErrNotFound if there is no such job.
-func (s *Scheduler) Trigger(ctx context.Context, job string) (Run, error) { return Run{}, nil }
+// Next returns the time itself until it is there.
+func (a At) Next(t time.Time) time.Time {
+	if at := time.Time(a); at.After(t) {
+		return at
+	}
+	return time.Time{}
+}
 
-// Cancel ends a run that is going, with ErrCancelled as the cause.
-func (s *Scheduler) Cancel(run string) error { return nil }
+// Interval reports false: an At does not happen again when the clock goes back.
+func (At) Interval() bool { return false }
+
+func (a At) String() string { return time.Time(a).Format(time.RFC3339) }
+
+func isInterval(s Schedule) bool {
+	i, ok := s.(interface{ Interval() bool })
+	return !ok || i.Interval()
+}
+
+// firesAtStart reports whether s is, or holds, "@reboot".
+func firesAtStart(s Schedule) bool {
+	switch s := s.(type) {
+	case Schedules:
+		for _, one := range s {
+			if firesAtStart(one) {
+				return true
+			}
+		}
+	case interface{ Reboot() bool }:
+		return s.Reboot()
+	}
+	return false
+}
+
+// when returns all that makes the job due by time, or nil.
+func (j *Job) when() Schedule {
+	switch {
+	case j.Disabled:
+		return nil
+	case j.At.IsZero():
+		return j.Schedule
+	case j.Schedule == nil:
+		return At(j.At)
+	}
+	return Schedules{j.Schedule, At(j.At)}
+}
