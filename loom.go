@@ -1,10 +1,12 @@
 package loom
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 )
@@ -237,4 +239,64 @@ func newID(t time.Time) string {
 		hi >>= 5
 	}
 	return string(id[:])
+}
+
+// LogEvents returns an observer that puts events into words for a log: what
+// runs did at level Info, or Warn if it did not go well, and each line of output
+// at level Debug.
+func LogEvents(log *slog.Logger) func(Event) {
+	words := map[Kind]string{
+		KindRunStarted:  "run started",
+		KindNodeStarted: "node started",
+		KindOutput:      "output",
+		KindChanged:     "changed",
+		KindNodeEnded:   "node ended",
+		KindRunEnded:    "run ended",
+		KindTickSkipped: "tick skipped",
+		KindTickMissed:  "tick missed",
+	}
+	return func(e Event) {
+		ctx, level := context.Background(), slog.LevelInfo
+		attrs := []slog.Attr{slog.String("job", e.Job)}
+		if e.Run != "" {
+			attrs = append(attrs, slog.String("run", e.Run))
+		}
+		if e.Node != "" {
+			attrs = append(attrs, slog.String("node", e.Node))
+		}
+		switch e.Kind {
+		case KindOutput, KindNodeStarted:
+			level = slog.LevelDebug
+		case KindTickSkipped, KindTickMissed:
+			level = slog.LevelWarn
+		}
+		if !log.Enabled(ctx, level) {
+			return
+		}
+		if e.Stream != "" {
+			attrs = append(attrs, slog.String("stream", string(e.Stream)))
+		}
+		switch {
+		case e.Result != nil:
+			attrs = append(attrs, slog.String("status", string(e.Result.Status)), slog.Duration("took", e.Result.Ended.Sub(e.Result.Started)))
+			if !e.Result.Status.Good() {
+				level = slog.LevelWarn
+			}
+		case e.Kind == KindRunEnded:
+			attrs = append(attrs, slog.String("status", string(e.Ran.Status)), slog.Any("nodes", e.Ran.Counts),
+				slog.Duration("took", e.Ran.Ended.Sub(e.Ran.Started)))
+			if !e.Ran.Status.Good() {
+				level = slog.LevelWarn
+			}
+		case e.Kind == KindRunStarted, e.Kind == KindTickSkipped, e.Kind == KindTickMissed:
+			attrs = append(attrs, slog.Time("due", e.Due))
+		}
+		if !e.Until.IsZero() && !e.Until.Equal(e.Due) {
+			attrs = append(attrs, slog.Time("until", e.Until))
+		}
+		if e.Text != "" {
+			attrs = append(attrs, slog.String("text", e.Text))
+		}
+		log.LogAttrs(ctx, level, words[e.Kind], attrs...)
+	}
 }

@@ -1,8 +1,10 @@
 package loom
 
 import (
-	"errors"
 	"time"
+	_ "time/tzdata" // zones are there even where the system has none
+
+	"github.com/dustinlacewell/loom/internal/cron"
 )
 
 // A Schedule says when a job is due. It is safe for concurrent use.
@@ -17,11 +19,43 @@ type Schedule interface {
 	Next(t time.Time) time.Time
 }
 
-// ParseSchedule parses a cron expression, "@every 5m" or another macro, in loc
-// (nil: UTC). It refuses an expression that is never due, and says what to
-// write instead.
+// ParseSchedule parses a cron expression as crontab(5) has them, in loc (nil:
+// UTC): five fields, six with seconds first, or seven with a year last; the
+// macros @hourly, @daily and so on; "@every 90s", counted from a fixed time; and
+// "@reboot", when Loom starts. L, W and # stand for last days, nearest weekdays
+// and n-th weekdays. It refuses an expression that is never due, and says what
+// to write instead.
+//
+// Where the clock changes for daylight saving, a job whose minute or hour field
+// begins with * follows the clock as it passes. Every other one runs exactly
+// once for each of its times: at the end of the gap if the time is missing that
+// day, and in the first pass if it comes twice (cron(8)).
 func ParseSchedule(expr string, loc *time.Location) (Schedule, error) {
-	return nil, errors.New("soon")
+	if loc == nil {
+		loc = time.UTC
+	}
+	s, err := cron.Parse(expr, loc)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Explain says what is unusual about a time at which s is due: that the time
+// it stands for doesn't exist that day, or comes twice. It returns "" for an
+// ordinary one.
+func Explain(s Schedule, t time.Time) string {
+	switch s := s.(type) {
+	case *cron.Schedule:
+		return s.Explain(t)
+	case Schedules:
+		for _, one := range s {
+			if one.Next(t.Add(-time.Nanosecond)).Equal(t) {
+				return Explain(one, t)
+			}
+		}
+	}
+	return ""
 }
 
 // Schedules is due whenever one of them is.

@@ -137,7 +137,11 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.loop(ctx)
 	s.mu.Lock()
 	s.open = false
+	idle := len(s.going) == 0
 	s.mu.Unlock()
+	if idle {
+		return nil
+	}
 
 	ended := make(chan struct{})
 	go func() {
