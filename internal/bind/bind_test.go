@@ -133,6 +133,7 @@ func TestBind(t *testing.T) {
 		{"a value replaces its default wholly", "args: [ls]\nkwargs: {env: {B: b}}", &run{Env: map[string]string{"A": "a"}},
 			&run{Command: "ls", Env: map[string]string{"B": "b"}}},
 		{"a struct too", "kwargs: {nested: {host: b}}", &every{Nested: mount{Host: "a", RemotePath: "/a"}}, &every{Nested: mount{Host: "b"}}},
+		{"by position too", "args: [{host: b}]", &struct{ M mount }{mount{Host: "a", RemotePath: "/a"}}, &struct{ M mount }{mount{Host: "b"}}},
 		{"null args and kwargs", "args:\nkwargs: ~", &every{Int: 1}, &every{Int: 1}},
 		{"rest", "args: [{host: a, remotepath: /a}, {host: b, excludes: c}]", &sshfs{},
 			&sshfs{[]mount{{Host: "a", RemotePath: "/a"}, {Host: "b", Excludes: []string{"c"}}}}},

@@ -15,7 +15,8 @@ import (
 
 // Encode returns v as a node that [Decode] reads back as v: durations and modes
 // as users write them, structs as mappings of what isn't zero. It is how Go
-// values become args and kwargs for [Bind]. Nodes it makes have no place.
+// values become args and kwargs for [Bind]. Nodes it makes have no place. A type
+// whose MarshalText hides its value (a secret) stays hidden, and lost.
 //
 // Numbers are written as they are, so an int meant as a mode reads as octal
 // digits (644 is 0644); use an [fs.FileMode]. It fails on values that can't be
