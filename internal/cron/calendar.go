@@ -3,6 +3,7 @@ package cron
 import (
 	"fmt"
 	"math/bits"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,12 +49,12 @@ func spread(weekdays uint32, first int) uint32 {
 	return (week | week<<7 | week<<14 | week<<21 | week<<28) << 1
 }
 
-// isSpecial reports whether a member is one of L, W or #, in a field that has
-// them. WED and the like are not.
+// isSpecial reports whether a member has L, W or # in a field where they mean
+// something, rather than a name such as JUL or WED.
 func (f field) isSpecial(member string) bool {
 	switch f.place {
 	case day:
-		return strings.ContainsAny(member, "LWlw")
+		return strings.ContainsAny(member, "LWlw") && strings.Trim(member, "LWlw-0123456789") == ""
 	case weekday:
 		return strings.Contains(member, "#") || strings.HasSuffix(member, "L") || strings.HasSuffix(member, "l")
 	}
@@ -67,13 +68,16 @@ func (f field) parseSpecial(member string) (plain, problem string) {
 		return f.parseSpecialDay(member)
 	}
 	if name, nth, ok := strings.Cut(member, "#"); ok {
+		if name == "" {
+			return "", `nothing stands before "#"; write for instance 5#2 for the second Friday of the month`
+		}
 		v, problem := f.value(name)
 		if problem != "" {
 			return "", problem
 		}
 		n, ok := number(nth)
 		if !ok || n < 1 || n > 5 {
-			return "", fmt.Sprintf(`after "#" stands which of the month it is, from 1 to 5; write for instance %s#2, or %sL for the last`, name, name)
+			return "", fmt.Sprintf(`after "#" stands which one of the month it is, from 1 to 5; write for instance %s#2, or %sL for the last`, name, name)
 		}
 		return fmt.Sprintf("%d#%d", v%7, n), ""
 	}
@@ -86,14 +90,13 @@ func (f field) parseSpecial(member string) (plain, problem string) {
 }
 
 func (f field) parseSpecialDay(member string) (plain, problem string) {
-	const forms = "write L for the last day of the month, LW for its last weekday, L-3 for three days before the last, or 15W for the weekday nearest to the 15th"
 	if member == "L" || member == "LW" {
 		return member, ""
 	}
 	if before, ok := strings.CutPrefix(member, "L-"); ok {
 		n, ok := number(before)
 		if !ok || n < 1 || n > 30 {
-			return "", "after L- stands how many days before the last, from 1 to 30; " + forms
+			return "", "after L- stands how many days before the last it is, from 1 to 30; write for instance L-3"
 		}
 		return fmt.Sprintf("L-%d", n), ""
 	}
@@ -105,7 +108,8 @@ func (f field) parseSpecialDay(member string) (plain, problem string) {
 			return fmt.Sprintf("%dW", n), ""
 		}
 	}
-	return "", "it is not one of the forms with L and W; " + forms
+	return "", strconv.Quote(member) + " is not one of the forms with L and W; write L for the last day of the month, LW for its last weekday, " +
+		"L-3 for three days before the last, or 15W for the weekday nearest to the 15th"
 }
 
 // specialDays returns the days that members with L, W or # stand for.

@@ -21,6 +21,7 @@
 package cron
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -68,7 +69,7 @@ func Parse(expr string, loc *time.Location) (*Schedule, error) {
 	}
 	s := &Schedule{expr: strings.TrimSpace(expr), loc: loc}
 	if err := s.compile(words); err != nil {
-		return nil, fmt.Errorf("schedule %q: %w", s.expr, err)
+		return nil, fmt.Errorf("schedule %q: %w", abridge(s.expr, 100), err)
 	}
 	return s, nil
 }
@@ -90,7 +91,10 @@ func (s *Schedule) Reboot() bool { return s.reboot }
 const fiveFields = "five fields (minute hour day month weekday)"
 
 func (s *Schedule) compile(words []string) error {
-	if !strings.HasPrefix(words[0], "@") {
+	switch {
+	case strings.HasPrefix(words[0], "TZ="), strings.HasPrefix(words[0], "CRON_TZ="):
+		return fmt.Errorf("a zone does not belong in the schedule; remove %q and give the job a timezone", abridge(words[0], 2*longMember))
+	case !strings.HasPrefix(words[0], "@"):
 		return s.compileFields(words)
 	}
 	macro := strings.ToLower(words[0])
@@ -98,14 +102,14 @@ func (s *Schedule) compile(words []string) error {
 	case macro == "@every":
 		return s.compileEvery(words[1:])
 	case len(words) > 1:
-		return fmt.Errorf("%s stands alone; remove %q", macro, strings.Join(words[1:], " "))
+		return fmt.Errorf("%s stands alone; remove %q", macro, abridge(strings.Join(words[1:], " "), longMember))
 	case macro == "@reboot":
 		s.reboot = true
 		return nil
 	}
 	fields := macroFields(macro)
 	if fields == "" {
-		return fmt.Errorf("%q is not known; write @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly, @reboot or @every DURATION", words[0])
+		return fmt.Errorf("%q is not known; write @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly, @reboot or @every DURATION", abridge(words[0], longMember))
 	}
 	return s.compileFields(strings.Fields(fields))
 }
@@ -128,11 +132,11 @@ func macroFields(macro string) string {
 
 func (s *Schedule) compileEvery(words []string) error {
 	if len(words) != 1 {
-		return fmt.Errorf("@every takes one duration; write it like @every 90s or @every 1h30m")
+		return errors.New("@every takes one duration; write it like @every 90s or @every 1h30m")
 	}
 	d, err := time.ParseDuration(words[0])
 	if err != nil {
-		return fmt.Errorf("%q is not a duration; write hours, minutes and seconds, like 90s, 1h30m or 168h for a week", words[0])
+		return fmt.Errorf("%q is not a duration; write hours, minutes and seconds, like 90s, 1h30m or 168h for a week", abridge(words[0], longMember))
 	}
 	if d < time.Second || d%time.Second != 0 {
 		return fmt.Errorf("@every counts whole seconds, from 1s up; %s is not", words[0])
@@ -164,10 +168,12 @@ func (s *Schedule) compileFields(words []string) error {
 	}
 	if len(problems) > 0 {
 		if len(given) == 6 && parsed[6].star && looksLikeYear(given[5]) {
-			problems = append(problems, fmt.Sprintf("for the year %s write all seven fields: 0 %s", given[5],
-				strings.Join(append(given[:5:5], "*", given[5]), " ")))
+			problems = append(problems, fmt.Sprintf("for the year %s write all seven fields, 0 %s", given[5], strings.Join(given, " ")))
 		}
-		return fmt.Errorf("%s", strings.Join(problems, "; "))
+		if more := len(problems) - 5; more > 0 {
+			problems = append(problems[:5], fmt.Sprintf("and %d more", more))
+		}
+		return errors.New(strings.Join(problems, "; "))
 	}
 	if err := s.set(&parsed); err != nil {
 		return err
@@ -180,8 +186,6 @@ func wrongCount(words []string) error {
 	switch {
 	case n == 1 && macroFields("@"+strings.ToLower(words[0])) != "":
 		return fmt.Errorf("write @%s", strings.ToLower(words[0]))
-	case strings.HasPrefix(words[0], "TZ=") || strings.HasPrefix(words[0], "CRON_TZ="):
-		return fmt.Errorf("a zone does not belong into the schedule; give it as the timezone of the job")
 	case n == 1:
 		return fmt.Errorf("1 field; write %s, six with seconds first, or seven with a year last", fiveFields)
 	}
@@ -199,7 +203,8 @@ func (s *Schedule) set(p *[7]fieldSet) error {
 	s.interval = p[minute].star || p[hour].star
 	s.first = firstBit(uint64(s.hours))*3600 + firstBit(s.minutes)*60 + firstBit(s.seconds)
 	if !p[year].star {
-		s.years = &p[year].bits
+		years := p[year].bits
+		s.years = &years
 	}
 	var err error
 	s.days, err = dueDays(&p[day], &p[weekday])
@@ -214,20 +219,20 @@ func (s *Schedule) checkDue(p *[7]fieldSet) error {
 	calendar := *s
 	calendar.loc = time.UTC
 	if calendar.everDue() {
-		return fmt.Errorf("is never due: the times it names do not exist in %s", s.place())
+		return fmt.Errorf("never due: the times it names are skipped in %s, where the clocks go forward; write others", s.place())
 	}
 	calendar.years = nil
 	if calendar.everDue() {
-		return fmt.Errorf("is never due: the years it names do not have the date")
+		return errors.New("never due: none of the years it names has the date; write others")
 	}
 	if p[weekday].bits[0] != 0x7f || len(p[day].special) > 0 {
-		return fmt.Errorf("is never due: no date fits its day, month and weekday fields together")
+		return errors.New("never due: no date fits its day, month and weekday fields together; widen one of them")
 	}
-	days := p[day].list(1, 31)
+	which := "none of its months has a"
 	if months := p[month].list(1, 12); len(months) == 1 {
-		return fmt.Errorf("is never due: %s has no day %s", time.Month(months[0]), joinInts(days, " or "))
+		which = time.Month(months[0]).String() + " has no"
 	}
-	return fmt.Errorf("is never due: none of its months has a day %s", joinInts(days, " or "))
+	return fmt.Errorf("never due: %s day %s; for the last day of a month write L", which, joinInts(p[day].list(1, 31), " or "))
 }
 
 // everDue asks from before the first year named; the Gregorian calendar begins

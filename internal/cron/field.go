@@ -1,6 +1,7 @@
 package cron
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -30,6 +31,9 @@ const (
 	monthNames   = "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC"
 	weekdayNames = "SUNMONTUEWEDTHUFRISAT"
 )
+
+// longMember is more than any member takes, "2026-2099/10" for one.
+const longMember = 24
 
 // A field says what one place of an expression may hold.
 type field struct {
@@ -73,11 +77,11 @@ func (s *fieldSet) list(from, to int) []int {
 func (f field) parse(text string) (s fieldSet, problems []string) {
 	s.star = text[0] == '*'
 	for member := range strings.SplitSeq(text, ",") {
-		if err := f.parseMember(member, &s); err != "" {
-			if member == "" {
-				member = text
+		if problem := f.parseMember(member, &s); problem != "" {
+			clause := f.clause(cmp.Or(member, text), problem)
+			if !slices.Contains(problems, clause) {
+				problems = append(problems, clause)
 			}
-			problems = append(problems, fmt.Sprintf("%s %q: %s", f.name, member, err))
 		}
 	}
 	if f.place == weekday && s.bits.has(7) {
@@ -86,11 +90,25 @@ func (f field) parse(text string) (s fieldSet, problems []string) {
 	return s, problems
 }
 
+// clause joins a member and its problem, so that "60" and "60 is out of range"
+// do not name it twice.
+func (f field) clause(member, problem string) string {
+	for _, it := range []string{member, strings.ToUpper(member), strconv.Quote(member)} {
+		if is, ok := strings.CutPrefix(problem, it+" is "); ok {
+			return fmt.Sprintf("%s %q is %s", f.name, member, is)
+		}
+	}
+	return fmt.Sprintf("%s %q: %s", f.name, abridge(member, longMember), problem)
+}
+
 // parseMember adds one member of a list to s. It returns what is wrong with it,
 // or nothing. Mistakes are plain strings, as they are parts of one error.
 func (f field) parseMember(member string, s *fieldSet) string {
-	if member == "" {
+	switch {
+	case member == "":
 		return "a member of the list is empty; remove the extra comma"
+	case len(member) > longMember:
+		return "longer than any value of the field; " + f.wants()
 	}
 	if f.isSpecial(member) {
 		plain, problem := f.parseSpecial(strings.ToUpper(member))
@@ -139,9 +157,9 @@ func (f field) parseStep(span, text string) (int, string) {
 	case step > f.size:
 		problem := fmt.Sprintf("the step %d is more than the %d values of the field", step, f.size)
 		if f.place <= hour {
-			problem += fmt.Sprintf("; for a longer interval write @every %d%c", step, f.name[0])
+			return 0, fmt.Sprintf("%s; for so long an interval write @every %d%c", problem, step, f.name[0])
 		}
-		return 0, problem
+		return 0, fmt.Sprintf("%s; write a step from 1 to %d", problem, f.size)
 	case span == "*" && f.place == year:
 		return 0, fmt.Sprintf("it does not say which year to count from; write for instance 2026-%d/%d", maxYear, step)
 	}
@@ -218,7 +236,7 @@ func (f field) foreign(span string) string {
 		return `"*" stands alone or before a step, as in ` + f.stepExample()
 	case strings.Contains(span, "~"):
 		return "random times are not taken; write one time and spread the jobs with jitter"
-	case strings.HasPrefix(span, "H") || strings.HasPrefix(span, "h"):
+	case span == "H" || span == "h" || strings.HasPrefix(span, "H("):
 		return `"H" is not taken; write one time and spread the jobs with jitter`
 	}
 	return ""
@@ -329,6 +347,14 @@ func (f field) label(v int, named bool) string {
 	}
 	i := 3 * ((v - f.min) % f.size)
 	return f.names[i : i+3]
+}
+
+// abridge keeps messages about long texts readable.
+func abridge(s string, longest int) string {
+	if len(s) <= longest {
+		return s
+	}
+	return s[:longest] + "..."
 }
 
 // number reads digits, no more than a year has.

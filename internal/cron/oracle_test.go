@@ -18,7 +18,14 @@ import (
 type oracle struct {
 	fields   []string // seven
 	interval bool
-	memo     map[string]bool
+	memo     map[asked]bool
+}
+
+// asked is a field, a value of it, and for the days of the month and the week
+// the date.
+type asked struct {
+	field, value int
+	date         string
 }
 
 func newOracle(expr string) *oracle {
@@ -46,19 +53,17 @@ func newOracle(expr string) *oracle {
 	return &oracle{
 		fields:   words,
 		interval: words[1][0] == '*' || words[2][0] == '*',
-		memo:     map[string]bool{},
+		memo:     map[asked]bool{},
 	}
 }
 
 // due matches a wall-clock time, given as if it were UTC.
 func (o *oracle) due(local time.Time) bool {
-	values := []int{local.Second(), local.Minute(), local.Hour(), local.Day(), int(local.Month()), int(local.Weekday()), local.Year()}
-	for _, i := range []int{0, 1, 2, 4, 6} {
-		if !o.has(i, values[i], local) {
-			return false
-		}
+	if !o.has(0, local.Second(), local) || !o.has(1, local.Minute(), local) || !o.has(2, local.Hour(), local) ||
+		!o.has(4, int(local.Month()), local) || !o.has(6, local.Year(), local) {
+		return false
 	}
-	d, w := o.has(3, values[3], local), o.has(5, values[5], local)
+	d, w := o.has(3, local.Day(), local), o.has(5, int(local.Weekday()), local)
 	if o.fields[3][0] == '*' || o.fields[5][0] == '*' {
 		return d && w
 	}
@@ -69,9 +74,9 @@ func (o *oracle) has(i, v int, local time.Time) bool {
 	if o.fields[i] == "*" {
 		return true
 	}
-	key := strconv.Itoa(i) + ":" + strconv.Itoa(v)
+	key := asked{field: i, value: v}
 	if i == 3 || i == 5 {
-		key += local.Format(" 2006-01-02")
+		key.date = local.Format(time.DateOnly)
 	}
 	if known, ok := o.memo[key]; ok {
 		return known
