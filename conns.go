@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -162,10 +163,10 @@ func (c *conns) close() error {
 // connKey names all about a node that a connection depends on, so that a
 // manifest that was read again shares connections with the one before.
 func connKey(n *Node) string {
-	key := ""
+	var key strings.Builder
 	for ; n != nil; n = n.Jump {
-		key += fmt.Sprintf("%q %q %d %q %q %q %q %q %d\n", n.Name, n.Address, n.Port, n.User,
+		fmt.Fprintf(&key, "%q %q %d %q %q %q %q %q %d\n", n.Name, n.Address, n.Port, n.User,
 			string(n.Password), n.Identity, string(n.Passphrase), n.Transport, n.MaxSessions)
 	}
-	return key
+	return key.String()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -64,16 +65,12 @@ func list(t *testing.T) map[string]pkg {
 
 // path returns how from comes to import to, for the reader of a failure.
 func path(pkgs map[string]pkg, from, to string) string {
-	for _, next := range pkgs[from].Imports {
-		if next == to {
-			return from + " -> " + to
-		}
+	if slices.Contains(pkgs[from].Imports, to) {
+		return from + " -> " + to
 	}
 	for _, next := range pkgs[from].Imports {
-		for _, dep := range pkgs[next].Deps {
-			if dep == to {
-				return from + " -> " + path(pkgs, next, to)
-			}
+		if slices.Contains(pkgs[next].Deps, to) {
+			return from + " -> " + path(pkgs, next, to)
 		}
 	}
 	return from + " -> … -> " + to

@@ -297,6 +297,6 @@ func LogEvents(log *slog.Logger) func(Event) {
 		if e.Text != "" {
 			attrs = append(attrs, slog.String("text", e.Text))
 		}
-		log.LogAttrs(ctx, level, words[e.Kind], attrs...)
+		log.LogAttrs(ctx, level, words[e.Kind], attrs...) //nolint:sloglint // the words are constants, one for each kind
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -139,9 +140,7 @@ func (w *work) event(e Event) {
 func (w *work) record() *Run {
 	r := w.run
 	r.Counts = make(map[Status]int, len(w.counts))
-	for s, n := range w.counts {
-		r.Counts[s] = n
-	}
+	maps.Copy(r.Counts, w.counts)
 	return &r
 }
 

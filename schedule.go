@@ -1,6 +1,7 @@
 package loom
 
 import (
+	"slices"
 	"time"
 	_ "time/tzdata" // zones are there even where the system has none
 
@@ -107,11 +108,7 @@ func isInterval(s Schedule) bool {
 func firesAtStart(s Schedule) bool {
 	switch s := s.(type) {
 	case Schedules:
-		for _, one := range s {
-			if firesAtStart(one) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(s, firesAtStart)
 	case interface{ Reboot() bool }:
 		return s.Reboot()
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os/exec"
 	"strings"
 	"testing"
@@ -63,9 +64,7 @@ func TestSessionCommands(t *testing.T) {
 			}
 			want := tt.want
 			env := map[string]string{"A": "node", "B": "job", "C": "node", "LOOM_NODE": "db1", "LOOM_JOB": "backup", "LOOM_RUN": "r1"}
-			for k, v := range want.Env {
-				env[k] = v
-			}
+			maps.Copy(env, want.Env)
 			want.Env = env
 			if want.Dir == "" {
 				want.Dir = "/srv"

@@ -102,11 +102,11 @@ type catchAll struct {
 }
 
 // call parses text, a mapping with args and kwargs, and binds them to dst.
-func call(t testing.TB, dst any, text string) []bind.Problem {
-	t.Helper()
+func call(tb testing.TB, dst any, text string) []bind.Problem {
+	tb.Helper()
 	var job struct{ Task, Args, Kwargs yaml.Node }
 	if err := yaml.Unmarshal([]byte(text), &job); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return bind.Bind(dst, &job.Args, &job.Kwargs, &job.Task)
 }

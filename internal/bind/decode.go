@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -279,7 +280,7 @@ func (d *decoder) problem(n *yaml.Node, format string, a ...any) {
 func (d *decoder) place(below string) string {
 	path := d.path
 	if below != "" {
-		path = append(path[:len(path):len(path)], below)
+		path = append(slices.Clip(path), below)
 	}
 	if len(path) == 0 {
 		return ""
@@ -322,12 +323,12 @@ func (d *decoder) shape(t reflect.Type) *shape {
 // setText sets v, of a basic kind, from the text of a scalar.
 func setText(v reflect.Value, s string) error {
 	t := v.Type()
-	switch {
-	case t == durationType:
+	switch t {
+	case durationType:
 		dur, err := ParseDuration(s)
 		v.SetInt(int64(dur))
 		return err
-	case t == fileModeType:
+	case fileModeType:
 		mode, err := ParseMode(s)
 		v.SetUint(uint64(mode))
 		return err

@@ -33,7 +33,7 @@ func params(v reflect.Value, within []reflect.Type) []Param {
 	if slices.Contains(within, v.Type()) {
 		return nil // a recursive type: described once
 	}
-	within = append(within[:len(within):len(within)], v.Type())
+	within = append(slices.Clip(within), v.Type())
 	s, _ := shapeOf(v.Type())
 	var out []Param
 	for _, f := range s.fields {
@@ -139,7 +139,7 @@ func structSchema(v reflect.Value, within []reflect.Type) map[string]any {
 	if slices.Contains(within, t) {
 		return map[string]any{}
 	}
-	within = append(within[:len(within):len(within)], t)
+	within = append(slices.Clip(within), t)
 	s, _ := shapeOf(t)
 	properties := map[string]any{}
 	required := []any{}
@@ -162,7 +162,7 @@ func structSchema(v reflect.Value, within []reflect.Type) map[string]any {
 }
 
 func valueSchema(t reflect.Type, within []reflect.Type) map[string]any {
-	if s, ok := reflect.New(t).Interface().(Schemer); ok {
+	if s, ok := reflect.TypeAssert[Schemer](reflect.New(t)); ok {
 		return s.JSONSchema()
 	}
 	switch t {
@@ -220,7 +220,7 @@ func elemSchema(t reflect.Type, within []reflect.Type) map[string]any {
 	if slices.Contains(within, t) {
 		return map[string]any{}
 	}
-	return valueSchema(t.Elem(), append(within[:len(within):len(within)], t))
+	return valueSchema(t.Elem(), append(slices.Clip(within), t))
 }
 
 // scalarTypes are JSON's names for what YAML may make of a scalar.

@@ -88,7 +88,7 @@ func encodeSpecial(v reflect.Value) (n *yaml.Node, done bool, err error) {
 		return scalar("!!str", string(text)), true, err
 	}
 	if v.CanAddr() {
-		if m, ok := v.Addr().Interface().(encoding.TextMarshaler); ok {
+		if m, ok := reflect.TypeAssert[encoding.TextMarshaler](v.Addr()); ok {
 			text, err := m.MarshalText()
 			return scalar("!!str", string(text)), true, err
 		}

@@ -220,6 +220,6 @@ func BenchmarkNearest(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		bind.Nearest("prodcution-wbe7", keys)
+		bind.Nearest("pruduction-wbe7", keys)
 	}
 }

@@ -57,7 +57,7 @@ func (s *shape) walk(t reflect.Type, index []int, mistake func(string, ...any)) 
 		sf := t.Field(i)
 		name, opts, _ := strings.Cut(sf.Tag.Get("yaml"), ",")
 		inline := slices.Contains(strings.Split(opts, ","), "inline")
-		if name == "-" || !sf.IsExported() && !(sf.Anonymous && inline) {
+		if name == "-" || !sf.IsExported() && (!sf.Anonymous || !inline) {
 			continue
 		}
 		at := append(slices.Clone(index), i)

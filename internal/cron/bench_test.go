@@ -50,6 +50,7 @@ func BenchmarkGronx(b *testing.B) {
 }
 
 func walk(b *testing.B, loc *time.Location, next func(time.Time) time.Time) {
+	b.Helper()
 	start := time.Date(2026, 11, 23, 12, 0, 0, 0, loc)
 	end := start.AddDate(10, 0, 0)
 	b.ReportAllocs()

@@ -171,7 +171,8 @@ func (o *oracle) ticks(loc *time.Location, from, to int64) []int64 {
 	var out []int64
 	offset := offsets[0].offset
 	shown := from - warmUp + offset - 1 // the latest wall-clock second so far
-	for u, step := from-warmUp, int64(1); u <= to; u += step {
+	var step int64
+	for u := from - warmUp; u <= to; u += step {
 		if len(offsets) > 1 && u == offsets[1].unix {
 			offsets = offsets[1:]
 			jump := offsets[0].offset - offset

@@ -21,28 +21,28 @@ func Update() bool { return *update }
 // Compare fails the test if got isn't what the file holds, and says how they
 // differ. File is relative to the test's package, such as testdata/help.golden.
 // With -update it writes the file instead.
-func Compare(t testing.TB, got, file string) {
-	t.Helper()
+func Compare(tb testing.TB, got, file string) {
+	tb.Helper()
 	if *update {
-		write(t, got, file)
+		write(tb, got, file)
 		return
 	}
 	want, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatalf("%v (run the test with -update to write it)", err)
+		tb.Fatalf("%v (run the test with -update to write it)", err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs (-want +got; -update accepts):\n%s", file,
+		tb.Errorf("%s differs (-want +got; -update accepts):\n%s", file,
 			cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")))
 	}
 }
 
-func write(t testing.TB, got, file string) {
-	t.Helper()
+func write(tb testing.TB, got, file string) {
+	tb.Helper()
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
