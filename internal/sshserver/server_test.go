@@ -324,7 +324,7 @@ func TestForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	through := ssh.NewClient(conn, channels, requests)
-	defer through.Close() //nolint:errcheck // the test is over
+	defer through.Close()
 	if out, err := session(t, through).Output("who"); string(out) != "bob " || err != nil {
 		t.Errorf("through the jump: %q, %v; want bob", out, err)
 	}
@@ -346,12 +346,12 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close() //nolint:errcheck // the test is over
+	defer silent.Close()
 	client, err := ssh.Dial("tcp", l.Addr().String(), &ssh.ClientConfig{HostKeyCallback: ssh.FixedHostKey(srv.HostKey())})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close() //nolint:errcheck // the test is over
+	defer client.Close()
 	s := session(t, client)
 	if err := s.Start("sleep 1000"); err != nil {
 		t.Fatal(err)
@@ -437,7 +437,7 @@ func TestFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.Close() //nolint:errcheck // the test is over
+			defer c.Close()
 			testFiles(t, c)
 		})
 	}
@@ -470,7 +470,7 @@ func testFiles(t *testing.T, c *sftp.Client) {
 		if err != nil {
 			return ""
 		}
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close()
 		b, err := io.ReadAll(f)
 		check("read", err, nil)
 		return string(b)
@@ -543,7 +543,7 @@ func TestMemoryForbidden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // the test is over
+	defer c.Close()
 	if err := c.Rename("secret", "locked"); err == nil {
 		t.Error("plain rename replaced its target")
 	}
