@@ -1,0 +1,160 @@
+package shell
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Quote returns s as one word of a POSIX shell.
+func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// ladder is what a watcher runs. It waits until its standard input ends, and
+// then ends the process p, its group g, everything that carries the mark n in
+// its environment, and all that those have started: SIGTERM, a grace of some
+// four seconds, and then SIGSTOP and SIGKILL until nothing is left.
+//
+// It must not harm a stranger that got the number of a process that is gone: p
+// must not be younger than the watcher.
+//
+// Functions: S reads the parents, group and age of a process; F lists what is
+// to be ended, without the watcher w and its own helpers; L is the ladder. The
+// group counts only if m is 1 or if one of its members carries the mark.
+const ladder = `trap "" HUP INT TERM PIPE
+cd /
+S(){ read -r s <"/proc/$1/stat"||return;set -- ${s##*) };shift 19;T=$1;}
+F(){ e=$(grep -l "LOOM_EXEC=$n" /proc/[0-9]*/environ|tr -cd "0-9\n"|tr "\n" " ")
+cat /proc/[0-9]*/stat|awk -v e=" $e" -v g="$g" -v w="$w" -v m="$m" '{i=$1;sub(/.*\) /,"");c[i]=$2;z[i]=$1;if($3==g||$4==g)h[i]=1;if(index(e," "i" ")){k[i]=1;if(i in h)m=1}}
+END{if(m)for(i in h)k[i]=1;x[w]=1;do{d=0;for(i in c){if(!(i in k)&&(c[i] in k)){k[i]=1;d=1}if(!(i in x)&&(c[i] in x)){x[i]=1;d=1}}}while(d)
+for(i in k)if(!(i in x)&&z[i]!="Z"&&z[i]!="X")printf "%s ",i}';}
+L(){ read -r w s </proc/self/stat
+f=$(F)
+if [ -n "$f" ];then kill -s TERM $f;kill -s CONT $f;elif [ $m = 1 ];then kill -s TERM -- -$g;[ -n "$w" ]||sleep 4;fi
+i=0;while [ -n "$f" ]&&[ $i -lt 12 ];do if [ $i -lt 5 ];then sleep .1||sleep 1;else sleep .5||sleep 1;fi;i=$((i+1));f=$(F);done
+i=0;while [ -n "$f" ]&&[ $i -lt 10 ];do kill -s STOP $f;h=$(F);kill -s KILL $f $h;i=$((i+1));f=$(F);done;}
+`
+
+// watch is the rest of a watcher's text: it waits, looks whether p is still
+// there and the same, and climbs the ladder.
+const watch = `m=1
+while read -r x;do [ "$x" = quit ]&&exit;done
+kill -0 $p||exit
+if S $p;then t=$T;S self;[ "$t" -le "$T" ]||exit;fi
+L
+`
+
+// reap ends what another watcher may have left over: it waits until that is
+// done with the group, and then ends everything that carries the mark.
+const reap = `m=0
+i=0;while [ $g -gt 0 ]&&kill -0 -- -$g&&[ $i -lt 60 ];do sleep .1||sleep 1;i=$((i+1));done
+L
+`
+
+// A script says what a shell is to run.
+type script struct {
+	c     *Command
+	nonce string
+	feeds bool // standard input goes to the command, and a second shell watches
+	sudo  bool // the shell is a child of sudo, perhaps in sudo's process group
+}
+
+// text returns the whole script. It is a function and its call: a shell that
+// gets only a part of it runs nothing.
+func (s script) text() string {
+	var b strings.Builder
+	c := s.c
+	b.Grow(len(c.Text) + len(ladder) + 512)
+	b.WriteString("_loom(){\ng=$$\n")
+	if s.sudo {
+		b.WriteString(`read -r x </proc/$$/stat 2>/dev/null&&set -- ${x##*) }&&g=$3;set --` + "\n")
+	}
+	if !s.feeds {
+		// Two forks, so that the shell does not know the watcher and a "wait" in
+		// the command does not wait for it.
+		b.WriteString("exec 3<&0 </dev/null\n((p=$$ n=" + s.nonce + "\neval " + Quote(ladder+watch) + ") <&3 3<&- >/dev/null 2>&1 &)\nexec 3<&-\n")
+	}
+	b.WriteString("echo " + mark(s.nonce) + " $$ $g >&2;echo " + mark(s.nonce) + " $$ $g\n")
+	if s.feeds {
+		b.WriteString("read -r x&&[ \"$x\" = go ]||exit 97\n")
+	}
+	b.WriteString("unset g x;export LOOM_EXEC=" + s.nonce)
+	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
+		b.WriteString(" " + name + "=" + Quote(c.Env[name]))
+	}
+	b.WriteByte('\n')
+	if c.Dir != "" {
+		b.WriteString("CDPATH= cd " + Quote(directory(c.Dir)) + "||exit\n")
+	}
+	if c.Shell != "" {
+		b.WriteString("exec " + Quote(c.Shell) + " -c " + Quote(c.Text))
+	} else {
+		b.WriteString("eval " + Quote(c.Text))
+	}
+	b.WriteString("\n}\n_loom;exit\n")
+	return b.String()
+}
+
+// mark is what the shell prints when it has read all of its script.
+func mark(nonce string) string { return "loom-" + nonce }
+
+// guard returns the script of a shell whose only work is to watch p and g, or
+// with text reap to end what they have left. It prints the mark at the start,
+// and at the end what it could not end.
+func guard(text, nonce, target string, p, g int) string {
+	return fmt.Sprintf("_loom(){\np=%d g=%d n=%s\neval %s 2>/dev/null\necho left $f\n}\necho %s $$ $$;echo %[5]s $$ $$ >&2;_loom;exit\n",
+		p, g, target, Quote(ladder+text), mark(nonce))
+}
+
+// check finds what can not be said in a script.
+func (c *Command) check() error {
+	for what, s := range map[string]string{"text": c.Text, "shell": c.Shell, "directory": c.Dir, "user": c.User} {
+		if strings.IndexByte(s, 0) >= 0 {
+			return fmt.Errorf("the command's %s contains a NUL byte, which no shell can take", what)
+		}
+	}
+	for name, value := range c.Env {
+		if !validName(name) {
+			return fmt.Errorf("%q can not be the name of an environment variable: letters, digits and _ only, not beginning with a digit", name)
+		}
+		if strings.IndexByte(value, 0) >= 0 {
+			return fmt.Errorf("the environment variable %s contains a NUL byte, which no shell can take", name)
+		}
+	}
+	if c.User != "" && !validUser(c.User) {
+		return fmt.Errorf("%q can not be a user's name: letters, digits and ._- only, not beginning with - or .", c.User)
+	}
+	if strings.ContainsAny(c.Password, "\n\x00") {
+		return errors.New("the sudo password contains a newline or NUL byte, which can not be typed at a prompt")
+	}
+	return nil
+}
+
+func validName(s string) bool {
+	for i, r := range []byte(s) {
+		letter := r == '_' || 'a' <= r|0x20 && r|0x20 <= 'z'
+		if !letter && (i == 0 || r < '0' || r > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func validUser(s string) bool {
+	for i, r := range []byte(s) {
+		word := r == '_' || 'a' <= r|0x20 && r|0x20 <= 'z' || '0' <= r && r <= '9'
+		if !word && (i == 0 || r != '.' && r != '-') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// directory keeps cd from taking a name for an option, or for the last one.
+func directory(dir string) string {
+	if strings.HasPrefix(dir, "-") {
+		return "./" + dir
+	}
+	return dir
+}

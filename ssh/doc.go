@@ -1,0 +1,2 @@
+// Package ssh reaches nodes over SSH.
+package ssh

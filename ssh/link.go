@@ -1,0 +1,367 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// A link is one SSH connection.
+type link struct {
+	t    *target
+	wire *wire
+	ssh  ssh.Conn
+	via  *hop // the jump host it goes through
+
+	dead chan struct{} // closed when it can not be used any more
+	once sync.Once
+	why  error          // it is dead; after dead
+	wg   sync.WaitGroup // its goroutines
+
+	mu      sync.Mutex
+	spare   *channel // open, for the next command
+	opening bool     // one is being opened ahead
+	open    int      // channels in use
+	limit   int      // how many may be open; 0: not known
+	refused error    // the last refusal of one
+}
+
+// A channel is an open session.
+type channel struct {
+	ssh.Channel
+	requests <-chan *ssh.Request
+}
+
+// A wire is a network connection that remembers when it was last heard of, and
+// what came first.
+type wire struct {
+	net.Conn
+	heard atomic.Int64 // when, in nanoseconds
+	admit func() error // called once, when something has come and before it is passed on
+
+	mu   sync.Mutex
+	head []byte
+	full bool // nobody wants more of head
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if n > 0 {
+		w.heard.Store(time.Now().UnixNano())
+		if w.mu.Lock(); !w.full {
+			w.head = append(w.head, p[:min(n, 256)]...)
+			w.full = len(w.head) >= 256
+		}
+		w.mu.Unlock()
+		if admit := w.admit; admit != nil {
+			w.admit = nil
+			if err := admit(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return n, err
+}
+
+// first returns what the other side said first.
+func (w *wire) first() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return string(w.head)
+}
+
+// silence says how long nothing has come.
+func (w *wire) silence() time.Duration { return time.Since(time.Unix(0, w.heard.Load())) }
+
+// handshake turns a network connection into a link. It closes raw if it fails.
+func (d *Dialer) handshake(ctx context.Context, t *target, raw net.Conn) (*link, error) {
+	check, err := d.newHostKeyCheck(t)
+	if err != nil {
+		_ = raw.Close() // nothing was said on it
+		return nil, err
+	}
+	a := &auth{d: d, t: t}
+	defer a.close()
+	w := &wire{Conn: raw}
+	leave := func() {}
+	w.admit = func() (err error) {
+		leave, err = d.pace.handshake(ctx)
+		return err
+	}
+	defer func() { leave() }()
+	w.heard.Store(time.Now().UnixNano())
+	conf := &ssh.ClientConfig{
+		User:              t.user,
+		Auth:              a.methods(),
+		HostKeyAlgorithms: check.algorithms(),
+		HostKeyCallback: func(host string, addr net.Addr, key ssh.PublicKey) error {
+			err := check.check(host, addr, key)
+			a.begun = err == nil
+			return err
+		},
+		ClientVersion: "SSH-2.0-Loom",
+	}
+	conf.Ciphers, conf.MACs, conf.KeyExchanges = t.ciphers, t.macs, t.kex
+
+	// The library knows no deadline for this; closing ends it.
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	conn, chans, requests, err := ssh.NewClientConn(w, t.String(), conf)
+	if !stop() && err == nil { // it was closed at the last moment
+		_ = conn.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, a.explain(ctx, w, err)
+	}
+	w.mu.Lock()
+	w.head, w.full = nil, true
+	w.mu.Unlock()
+
+	l := &link{t: t, wire: w, ssh: conn, dead: make(chan struct{}), limit: t.maxSessions}
+	l.wg.Go(func() { l.serve(chans, requests) })
+	l.wg.Go(l.keepAlive)
+	l.prepare()
+	return l, nil
+}
+
+// explain says why a handshake failed.
+func (a *auth) explain(ctx context.Context, w *wire, err error) error {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e
+	}
+	t, said := a.t, w.first()
+	cut := ctx.Err() != nil
+	switch {
+	case a.begun && !cut && !broken(err):
+		e := t.fail(ClassAuth, fmt.Errorf("authentication failed for user %s", t.user))
+		if s := err.Error(); !strings.Contains(s, "unable to authenticate") {
+			e.Err = fmt.Errorf("authentication failed for user %s: %w", t.user, err)
+		}
+		e.Tried = a.tried
+		e.Hint = "is the public key in the user's authorized_keys?"
+		return e
+	case a.begun && !cut && len(a.tried) > 0:
+		e := t.fail(ClassAuth, fmt.Errorf("the server hung up during authentication of user %s: %w", t.user, err))
+		e.Tried = a.tried
+		return e
+	case a.begun:
+		return t.classify(ctx, err, "during authentication")
+	case strings.Contains(said, "SSH-2.0-") || strings.Contains(said, "SSH-1.99-"):
+		if strings.Contains(err.Error(), "no common algorithm") {
+			return t.fail(ClassNegotiation, err)
+		}
+		return t.classify(ctx, err, "during the key exchange")
+	case said == "":
+		return t.classify(ctx, err, "before the server said anything")
+	case busy(said):
+		return t.fail(ClassReset, fmt.Errorf("the server turns connections away: %q", strings.TrimSpace(said)))
+	case cut && !strings.Contains(said, "\n"):
+		return t.classify(ctx, err, fmt.Sprintf("while the server introduced itself (%q)", said))
+	}
+	e := t.fail(ClassNotSSH, fmt.Errorf("what answers there is not an SSH server; it said %q", said))
+	e.Hint = "is the port right?"
+	return e
+}
+
+// busy reports whether a server's first words are those of an OpenSSH that has
+// too many connections, or has had enough of us.
+func busy(said string) bool {
+	return strings.HasPrefix(said, "Exceeded MaxStartups") || strings.HasPrefix(said, "Not allowed at this time")
+}
+
+// broken reports whether err is the network's.
+func broken(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &op)
+}
+
+// serve answers what the server asks for: nothing is granted. It ends with the
+// connection.
+func (l *link) serve(chans <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
+	for chans != nil || requests != nil {
+		select {
+		case c, ok := <-chans:
+			if !ok {
+				chans = nil
+				continue
+			}
+			_ = c.Reject(ssh.Prohibited, "no channels to this side") // if it breaks, both end
+		case r, ok := <-requests:
+			if !ok {
+				requests = nil
+				continue
+			}
+			_ = r.Reply(false, nil)
+		}
+	}
+	l.fail(l.ssh.Wait())
+}
+
+// keepAlive asks for a sign of life when nothing has come for a while, and gives
+// the connection up when three of them have passed.
+func (l *link) keepAlive() {
+	every := l.t.keepalive
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-l.dead:
+			return
+		}
+		if s := l.wire.silence(); s < every {
+			timer.Reset(every - s)
+			continue
+		}
+		if err := l.ping(2 * every); err != nil {
+			return
+		}
+		timer.Reset(every)
+	}
+}
+
+// ping asks the server for a sign of life and waits for it. The connection is
+// given up if it does not come.
+func (l *link) ping(within time.Duration) error {
+	timer := time.AfterFunc(within, func() {
+		l.fail(fmt.Errorf("nothing was heard of it for %v", l.wire.silence().Round(time.Millisecond)))
+	})
+	defer timer.Stop()
+	_, _, err := l.ssh.SendRequest("keepalive@openssh.com", true, nil)
+	return err
+}
+
+// fail gives the connection up.
+func (l *link) fail(why error) {
+	l.once.Do(func() {
+		if why == nil {
+			why = io.EOF
+		}
+		l.why = why
+		close(l.dead)
+		_ = l.wire.Close() // and with it all that waits for it
+	})
+}
+
+// alive reports whether the link can be used.
+func (l *link) alive() bool {
+	select {
+	case <-l.dead:
+		return false
+	default:
+		return true
+	}
+}
+
+// close ends the link and waits for its goroutines. A server that does not
+// answer can not hold it up.
+func (l *link) close() error {
+	l.fail(errClosed)
+	l.wg.Wait()
+	return nil
+}
+
+var errClosed = errors.New("the connection was closed")
+
+// prepare opens a channel for the next command, in the background, if there is
+// room for one and it may be wanted.
+func (l *link) prepare() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.spare != nil || l.opening || l.limit > 0 && l.open >= l.limit || !l.alive() {
+		return
+	}
+	l.opening = true
+	l.wg.Go(func() {
+		c, err := l.session()
+		l.mu.Lock()
+		l.opening = false
+		if err == nil {
+			l.spare = c
+		} else {
+			l.learn(err)
+		}
+		l.mu.Unlock()
+	})
+}
+
+// session opens a channel, which takes a round trip. It ends with the link at
+// the latest.
+func (l *link) session() (*channel, error) {
+	timer := time.AfterFunc(3*l.t.connect, func() { l.fail(errors.New("it did not answer a request for a session")) })
+	defer timer.Stop()
+	c, requests, err := l.ssh.OpenChannel("session", nil)
+	if err != nil {
+		return nil, err
+	}
+	return &channel{c, requests}, nil
+}
+
+// learn takes from a refusal how many channels the server allows. l.mu is held.
+func (l *link) learn(err error) {
+	if refused := (*ssh.OpenChannelError)(nil); errors.As(err, &refused) {
+		l.refused = err
+		if l.open > 0 {
+			l.limit = l.open
+		}
+	}
+}
+
+// room reports whether a channel may be had.
+func (l *link) room() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.spare != nil || l.limit == 0 || l.open < l.limit
+}
+
+// take returns a channel. It is counted as open until drop is called.
+func (l *link) take() (*channel, error) {
+	l.mu.Lock()
+	c := l.spare
+	l.spare = nil
+	l.open++
+	l.mu.Unlock()
+	if c == nil || c.closed() {
+		var err error
+		if c, err = l.session(); err != nil {
+			l.mu.Lock()
+			l.open--
+			l.learn(err)
+			l.mu.Unlock()
+			return nil, err
+		}
+	}
+	l.prepare()
+	return c, nil
+}
+
+// closed reports whether the server has closed a channel that was opened ahead.
+func (c *channel) closed() bool {
+	for {
+		select {
+		case r, ok := <-c.requests:
+			if !ok {
+				return true
+			}
+			_ = r.Reply(false, nil)
+		default:
+			return false
+		}
+	}
+}
+
+// drop says that a channel is closed.
+func (l *link) drop() {
+	l.mu.Lock()
+	l.open--
+	l.mu.Unlock()
+	l.prepare()
+}

@@ -1,0 +1,123 @@
+package ssh
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// How many connections to one host may be in the making, and how many handshakes
+// may be computed at once, over all hosts. A server that says nothing takes no
+// place among the latter, and one that is slow takes it only for a while.
+const (
+	mostAtOnce  = 32
+	mostPerHost = 4
+	slotLimit   = time.Second
+)
+
+// A pacer lets so many handshakes begin. The zero pacer is ready to use.
+type pacer struct {
+	mu    sync.Mutex
+	all   gate
+	hosts map[string]*gate
+}
+
+// A gate lets so many through at once.
+type gate struct {
+	inside, most int
+	queue        []chan struct{}
+	users        int // of a host's gate
+}
+
+// enter waits until another connection to this host may be made. The returned
+// function says that its handshake is over.
+func (p *pacer) enter(ctx context.Context, host string) (leave func(), err error) {
+	p.mu.Lock()
+	g := p.hosts[host]
+	if g == nil {
+		if p.hosts == nil {
+			p.hosts = map[string]*gate{}
+		}
+		g = &gate{most: mostPerHost}
+		p.hosts[host] = g
+	}
+	g.users++
+	p.mu.Unlock()
+
+	forget := func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if g.users--; g.users == 0 {
+			delete(p.hosts, host)
+		}
+	}
+	if err := p.pass(ctx, g); err != nil {
+		forget()
+		return nil, err
+	}
+	return func() {
+		p.exit(g)
+		forget()
+	}, nil
+}
+
+// handshake waits until another handshake may be computed, with a server that
+// has said something.
+func (p *pacer) handshake(ctx context.Context) (leave func(), err error) {
+	p.mu.Lock()
+	p.all.most = mostAtOnce
+	p.mu.Unlock()
+	if err := p.pass(ctx, &p.all); err != nil {
+		return func() {}, err
+	}
+	free := sync.OnceFunc(func() { p.exit(&p.all) })
+	timer := time.AfterFunc(slotLimit, free)
+	return func() {
+		timer.Stop()
+		free()
+	}, nil
+}
+
+func (p *pacer) pass(ctx context.Context, g *gate) error {
+	p.mu.Lock()
+	if g.inside < g.most && len(g.queue) == 0 {
+		g.inside++
+		p.mu.Unlock()
+		return nil
+	}
+	turn := make(chan struct{})
+	g.queue = append(g.queue, turn)
+	p.mu.Unlock()
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	for i, c := range g.queue {
+		if c == turn {
+			g.queue = append(g.queue[:i], g.queue[i+1:]...)
+			p.mu.Unlock()
+			return context.Cause(ctx)
+		}
+	}
+	p.mu.Unlock()
+	p.exit(g) // it was our turn already
+	return context.Cause(ctx)
+}
+
+func (p *pacer) exit(g *gate) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(g.queue) > 0 {
+		close(g.queue[0]) // who takes over what we held
+		g.queue = g.queue[1:]
+		return
+	}
+	g.inside--
+}
+
+// jitter spreads a wait, so that those who were turned away together do not
+// come back together.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
