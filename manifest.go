@@ -1,9 +1,16 @@
 package loom
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
-	"time"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
 )
 
 // A Manifest is what the configuration files say. It does not change; reading
@@ -14,47 +21,20 @@ type Manifest struct {
 	Nodes  []*Node  // by name
 	Jobs   []*Job   // by name
 	Files  []string // every file and directory it was read from, absolute and sorted
-}
 
-// Config is what the main file says beside where nodes and jobs are.
-type Config struct {
-	MinWorkers int
-	MaxWorkers int
-	State      string        // directory of what Loom remembers
-	Store      string        // "sqlite", or a URL
-	Grace      time.Duration // how long running work may go on after a stop
-	Timezone   *time.Location
+	// Warnings are not mistakes: what is accepted but not acted on, for one.
+	Warnings []*ManifestError
 
-	InventoryRefresh time.Duration // of an executable nodes file
+	// Problems are the mistakes in files of which an older text is in use, or
+	// none. Only a ManifestReader lets a manifest have any.
+	Problems []*ManifestError
+	Stale    []string // the files of which an older text is in use, sorted
 
-	SSH     SSHConfig
-	History History
-}
+	// Ignored are the *.yaml files under jobspath that hold neither jobs nor
+	// anything else of Loom's.
+	Ignored []string
 
-// SSHConfig says how nodes are reached. The zero value is what ssh(1) does.
-type SSHConfig struct {
-	ConfigFile     string        // "": ~/.ssh/config and /etc/ssh/ssh_config
-	KnownHosts     string        // "": ssh_config's, else ~/.ssh/known_hosts
-	HostKeys       HostKeys      // "": strict
-	ConnectTimeout time.Duration // from the first packet to the end of authentication; 0: 10 s
-	Keepalive      time.Duration // a connection that stays silent for three of these is lost; 0: 15 s
-}
-
-// HostKeys says what is done about host keys that are not known.
-type HostKeys string
-
-// The host key modes.
-const (
-	HostKeysStrict    HostKeys = "strict"     // refuse, and say how to trust it
-	HostKeysAcceptNew HostKeys = "accept-new" // record it at the first contact
-	HostKeysOff       HostKeys = "off"        // accept any that is not known
-)
-
-// History says how much is kept of what happened.
-type History struct {
-	Keep     time.Duration
-	KeepRuns int
-	Output   int64 // bytes kept of each node's output
+	inventory *inventory
 }
 
 // A ManifestError is one mistake in a configuration file, at its place.
@@ -76,15 +56,125 @@ func (e *ManifestError) Error() string {
 
 func (e *ManifestError) Unwrap() error { return e.Err }
 
-// ReadManifest reads the main file and all that it names. The error joins a
-// *ManifestError for every mistake, and then there is no manifest.
-func ReadManifest(file string, reg *Registry) (*Manifest, error) { return nil, errors.New("soon") }
+// DefaultFiles are the main files that are looked for if none is named, in this
+// order. The first that exists is used.
+func DefaultFiles() []string {
+	return []string{"~/.loom.yaml", "~/.loom/loom.yaml", "/etc/loom.yaml", "/etc/loom/loom.yaml"}
+}
+
+// ReadManifest reads the main file and all that it names. File may be several
+// candidates, separated by commas, of which the first that exists is used; ""
+// is [DefaultFiles]. The error joins a *ManifestError for every mistake, sorted
+// by file and line, and then there is no manifest; it wraps fs.ErrNotExist if
+// there is no main file.
+//
+// An executable nodes file is run, for 30 seconds at most.
+func ReadManifest(file string, reg *Registry) (*Manifest, error) {
+	return readManifest(context.Background(), file, reg)
+}
+
+func readManifest(ctx context.Context, file string, reg *Registry) (*Manifest, error) {
+	main, err := findMain(file)
+	if err != nil {
+		return nil, err
+	}
+	r := ManifestReader{Tasks: reg, strict: true}
+	a := r.assemble(ctx, main)
+	if len(a.problems()) > 0 {
+		return nil, joinProblems(a.problems())
+	}
+	return a.manifest(), nil
+}
+
+// findMain returns the first candidate that exists.
+func findMain(file string) (string, error) {
+	candidates := strings.Split(file, ",")
+	if strings.TrimSpace(file) == "" {
+		candidates = DefaultFiles()
+	}
+	var looked []string
+	for _, c := range candidates {
+		c = strings.TrimSpace(c)
+		if c == "" {
+			continue
+		}
+		name := c
+		if rest, ok := strings.CutPrefix(c, "~/"); ok {
+			name = filepath.Join(homeDir(), rest)
+		}
+		if _, err := os.Stat(name); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return name, nil // one that can't be read is a mistake to report, not to pass over
+		}
+		looked = append(looked, c)
+	}
+	return "", fmt.Errorf("no configuration file: looked for %s: %w", strings.Join(looked, ", "), fs.ErrNotExist)
+}
+
+func homeDir() string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "/"
+	}
+	return home
+}
 
 // Node returns the node of that name, or nil.
-func (m *Manifest) Node(name string) *Node { return nil }
+func (m *Manifest) Node(name string) *Node {
+	i, ok := sort.Find(len(m.Nodes), func(i int) int { return strings.Compare(name, m.Nodes[i].Name) })
+	if !ok {
+		return nil
+	}
+	return m.Nodes[i]
+}
 
 // Job returns the job of that name, or nil.
-func (m *Manifest) Job(name string) *Job { return nil }
+func (m *Manifest) Job(name string) *Job {
+	i, ok := sort.Find(len(m.Jobs), func(i int) int { return strings.Compare(name, m.Jobs[i].Name) })
+	if !ok {
+		return nil
+	}
+	return m.Jobs[i]
+}
 
-// Select returns the nodes that target patterns select, in order of name.
-func (m *Manifest) Select(patterns ...string) ([]*Node, error) { return nil, nil }
+// Select returns the nodes that target patterns select, in order of name and
+// without those that are disabled. A pattern is a node's name, "@" and a group,
+// "all", or a name with *, ? and [] in it; "!" before it takes its nodes away,
+// wherever it stands. Several may be in one string, with commas or spaces
+// between them. The error joins one for each pattern that matches no node.
+func (m *Manifest) Select(patterns ...string) ([]*Node, error) {
+	inv := m.inventory
+	if inv == nil {
+		inv = newInventory(m.Nodes)
+	}
+	var words []string
+	for _, p := range patterns {
+		words = append(words, splitPatterns(p)...)
+	}
+	nodes, bad := inv.choose(words)
+	errs := make([]error, len(bad))
+	for i, b := range bad {
+		errs[i] = b.err
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return nodes, nil
+}
+
+func joinProblems(problems []*ManifestError) error {
+	errs := make([]error, len(problems))
+	for i, p := range problems {
+		errs[i] = p
+	}
+	return errors.Join(errs...)
+}
+
+func sortProblems(problems []*ManifestError) []*ManifestError {
+	slices.SortStableFunc(problems, func(a, b *ManifestError) int {
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col),
+			strings.Compare(a.Err.Error(), b.Err.Error()))
+	})
+	return slices.CompactFunc(problems, func(a, b *ManifestError) bool {
+		return a.File == b.File && a.Line == b.Line && a.Col == b.Col && a.Err.Error() == b.Err.Error()
+	})
+}

@@ -2,7 +2,17 @@ package loom
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/dustinlacewell/loom/internal/bind"
 )
 
 // A Task is one thing Loom can do to one node.
@@ -43,7 +53,20 @@ type Change string
 // A Registry maps the names that manifests use to tasks. The zero Registry is
 // empty and ready to use. Adding is not safe while the registry is in use;
 // everything else is safe for concurrent use.
-type Registry struct{}
+type Registry struct {
+	tasks map[string]*registered // by name and by alias
+	names []string               // sorted, without aliases
+}
+
+// A registered is a task that manifests can use.
+type registered struct {
+	name    string
+	proto   Task
+	aliases []string
+}
+
+// A Param describes one parameter of a task.
+type Param = bind.Param
 
 // Add makes a task available to manifests as name, and as each alias. The
 // prototype's type says which parameters the task takes; its field values are
@@ -51,14 +74,186 @@ type Registry struct{}
 //
 // Add panics if a name is taken or the prototype isn't a struct, a pointer to
 // one, or a TaskFunc: those are mistakes in the program, not in its input.
-func (r *Registry) Add(name string, prototype Task, aliases ...string) { panic("soon") }
+func (r *Registry) Add(name string, prototype Task, aliases ...string) {
+	if _, ok := prototype.(TaskFunc); !ok {
+		if err := bind.Check(prototype); err != nil {
+			panic(fmt.Sprintf("loom: Registry.Add(%q): %v", name, err))
+		}
+	}
+	if r.tasks == nil {
+		r.tasks = make(map[string]*registered)
+	}
+	t := &registered{name: name, proto: prototype, aliases: slices.Clone(aliases)}
+	for _, n := range append([]string{name}, aliases...) {
+		if n == "" {
+			panic("loom: Registry.Add: a task needs a name")
+		}
+		if other, taken := r.tasks[n]; taken {
+			panic(fmt.Sprintf("loom: Registry.Add(%q): the name %q is taken by %q", name, n, other.name))
+		}
+		r.tasks[n] = t
+	}
+	i, _ := slices.BinarySearch(r.names, name)
+	r.names = slices.Insert(r.names, i, name)
+}
 
 // New returns the task called name with its parameters set, for callers that
-// have no manifest. The error joins one for every mistake.
-func (r *Registry) New(name string, args []any, kwargs map[string]any) (Task, error) { panic("soon") }
+// have no manifest. The error joins one for every mistake; it wraps ErrNotFound
+// if there is no such task.
+func (r *Registry) New(name string, args []any, kwargs map[string]any) (Task, error) {
+	t := r.lookup(name)
+	if t == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, r.unknown(name))
+	}
+	a, err := bind.Encode(args)
+	if err != nil {
+		return nil, fmt.Errorf("task %s: args: %w", name, err)
+	}
+	k, err := bind.Encode(kwargs)
+	if err != nil {
+		return nil, fmt.Errorf("task %s: kwargs: %w", name, err)
+	}
+	task, problems := t.bind(a, k, nil)
+	if err := joined(problems); err != nil {
+		return nil, fmt.Errorf("task %s: %w", name, err)
+	}
+	return task, nil
+}
 
 // All yields the names and prototypes in order of name, without aliases.
-func (r *Registry) All() iter.Seq2[string, Task] { panic("soon") }
+func (r *Registry) All() iter.Seq2[string, Task] {
+	return func(yield func(string, Task) bool) {
+		if r == nil {
+			return
+		}
+		for _, name := range r.names {
+			if !yield(name, r.tasks[name].proto) {
+				return
+			}
+		}
+	}
+}
 
-// Schema returns the JSON Schema of a manifest that uses these tasks.
-func (r *Registry) Schema() []byte { panic("soon") }
+// Lookup returns the task of that name or alias: its own name, and its
+// prototype.
+func (r *Registry) Lookup(name string) (canonical string, prototype Task, ok bool) {
+	t := r.lookup(name)
+	if t == nil {
+		return "", nil, false
+	}
+	return t.name, t.proto, true
+}
+
+// Aliases returns the other names of a task, in the order they were added.
+func (r *Registry) Aliases(name string) []string {
+	if t := r.lookup(name); t != nil {
+		return slices.Clone(t.aliases)
+	}
+	return nil
+}
+
+// Params describes the parameters of a task in order; nil if it has none or
+// there is no such task.
+func (r *Registry) Params(name string) []Param {
+	if t := r.lookup(name); t != nil {
+		return bind.Params(t.proto)
+	}
+	return nil
+}
+
+func (r *Registry) lookup(name string) *registered {
+	if r == nil {
+		return nil
+	}
+	return r.tasks[name]
+}
+
+// unknown says that there is no such task, and what to use instead.
+func (r *Registry) unknown(name string) string {
+	if why := notATask(name); why != "" {
+		return fmt.Sprintf("%q is not a task: %s", name, why)
+	}
+	if r != nil {
+		if near := bind.Nearest(name, maps.Keys(r.tasks)); near != "" {
+			return fmt.Sprintf("unknown task %q (did you mean %q?)", name, near)
+		}
+	}
+	return fmt.Sprintf("unknown task %q: \"loomd tasks\" lists those there are", name)
+}
+
+// notATask explains names of Fabric that stand for something else than work on
+// one machine. It returns "" for all others.
+func notATask(name string) string {
+	name, ok := strings.CutPrefix(name, "fabric.")
+	if !ok {
+		return ""
+	}
+	switch name[strings.LastIndexByte(name, '.')+1:] {
+	case "env", "shell_env", "path", "prefix":
+		return "set the job's env key"
+	case "cd", "lcd":
+		return "set the job's dir key"
+	case "settings", "hide", "show", "quiet", "warn_only":
+		return "set the parameters of the task itself"
+	case "hosts", "roles", "runs_once", "execute", "task", "parallel", "serial":
+		return "set the job's targets key"
+	case "require":
+		return "a variable that is missing is an error when the manifest is read"
+	case "prompt", "open_shell", "confirm":
+		return "it asks a person, which a schedule can't"
+	}
+	return ""
+}
+
+// bind returns a task of its own with its parameters set, or the problems. They
+// are at the node at if they have no other place.
+func (t *registered) bind(args, kwargs, at *yaml.Node) (Task, []bind.Problem) {
+	if f, ok := t.proto.(TaskFunc); ok {
+		return f, bind.Bind(&struct{}{}, args, kwargs, at)
+	}
+	proto := reflect.ValueOf(t.proto)
+	isPointer := proto.Kind() == reflect.Pointer
+	if isPointer {
+		proto = proto.Elem()
+	}
+	v := reflect.New(proto.Type())
+	v.Elem().Set(proto)
+	if problems := bind.Bind(v.Interface(), args, kwargs, at); len(problems) > 0 {
+		return nil, problems
+	}
+	if !isPointer {
+		v = v.Elem()
+	}
+	task := v.Interface().(Task) //nolint:errcheck // it is of the prototype's type
+	if err := validate(task); err != nil {
+		p := bind.Problem{Msg: err.Error()}
+		if at != nil {
+			p.Line, p.Col = at.Line, at.Column
+		}
+		return nil, []bind.Problem{p}
+	}
+	return task, nil
+}
+
+// validate asks the task itself. A task that panics over odd parameters must
+// not stop a daemon that reads them.
+func validate(t Task) (err error) {
+	v, ok := t.(Validator)
+	if !ok {
+		return nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the task panicked while it checked its parameters: %v", p)
+		}
+	}()
+	return v.Validate()
+}
+
+func joined(problems []bind.Problem) error {
+	errs := make([]error, len(problems))
+	for i, p := range problems {
+		errs[i] = p
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package loom
+
+import "os/exec"
+
+func endTogether(*exec.Cmd) {}

@@ -1,0 +1,321 @@
+package loom
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A ManifestReader reads a manifest again and again, as a daemon does, and lets
+// no mistake take away what worked:
+//
+//   - A job manifest with mistakes keeps its own last good text in use, while
+//     the others move on.
+//   - A main, nodes or data file with mistakes, or a jobspath that can't be
+//     read, keeps the whole last good manifest.
+//   - Of two definitions of a job, the one that was there before stays.
+//
+// The last good texts are remembered in memory and in the state directory, so
+// this holds across restarts. The zero value reads [DefaultFiles] with no tasks.
+// Its fields must not change once Read was called; its methods are safe for
+// concurrent use.
+type ManifestReader struct {
+	File  string    // as ReadManifest has it
+	Tasks *Registry // what jobs can do
+	State string    // directory to remember good texts in; "": the main file's state
+
+	strict bool // nothing is remembered
+
+	mu       sync.Mutex
+	last     *Manifest // what Read returned last
+	good     *savedManifest
+	asked    bool // whether there are good texts of an earlier process
+	jobsInfo fs.FileInfo
+	printed  printed
+	files    []string
+}
+
+// A printed is what an executable nodes file printed.
+type printed struct {
+	of   stamp
+	at   time.Time
+	text []byte
+}
+
+// Read returns the best manifest there is, and what is wrong with the files: an
+// error that joins a *ManifestError for every mistake, which are also the
+// manifest's Problems. The manifest is nil only if nothing good is known: a
+// caller that has none yet can't start. While nothing changes on the disk, Read
+// returns the same jobs, but not the same pointers.
+func (r *ManifestReader) Read(ctx context.Context) (*Manifest, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	main, err := findMain(r.File)
+	if err != nil {
+		problems := []*ManifestError{{File: mainName(r.File), Err: err}}
+		if r.last == nil {
+			r.recall(r.stateDir(nil), "")
+			r.last = r.fromGood()
+		}
+		return r.keep(problems, nil)
+	}
+	a := r.assemble(ctx, main)
+	if ctx.Err() != nil {
+		return r.last, context.Cause(ctx)
+	}
+	problems := a.problems()
+	if len(a.baseProblems) > 0 || a.whole {
+		if r.last == nil {
+			r.last = r.fromGood()
+		}
+		if r.last != nil || len(a.baseProblems) > 0 {
+			return r.keep(problems, a.disk.files())
+		}
+	}
+	m := a.manifest()
+	r.files = m.Files
+	if len(problems) > 0 && len(m.Jobs) == 0 && r.last == nil {
+		return nil, joinProblems(problems)
+	}
+	r.last = m
+	if err := r.accept(a); err != nil {
+		problems = append(problems, err)
+	}
+	return m, joinProblems(problems)
+}
+
+// Files returns every file and directory that the last Read looked at, absolute
+// and sorted, also if it returned no manifest: a change of one of them is a
+// reason to read again.
+func (r *ManifestReader) Files() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.files)
+}
+
+// Refresh makes the next Read run an executable nodes file again, however short
+// ago that was.
+func (r *ManifestReader) Refresh() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.printed = printed{}
+}
+
+// keep returns the last good manifest with the problems of now.
+func (r *ManifestReader) keep(problems []*ManifestError, files []string) (*Manifest, error) {
+	if r.last == nil {
+		r.files = files
+		return nil, joinProblems(problems)
+	}
+	m := *r.last
+	m.Problems = problems
+	m.Files = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(m.Files), files...))))
+	m.Stale = slices.Compact(slices.Sorted(slices.Values(append(problemFiles(problems), m.Stale...))))
+	r.files = m.Files
+	r.last = &m
+	return &m, joinProblems(problems)
+}
+
+func problemFiles(problems []*ManifestError) []string {
+	var files []string
+	for _, p := range problems {
+		files = append(files, p.File)
+	}
+	return files
+}
+
+// mainName is what to call a main file that isn't there.
+func mainName(file string) string {
+	if file == "" {
+		return DefaultFiles()[0]
+	}
+	first, _, _ := strings.Cut(file, ",")
+	return strings.TrimSpace(first)
+}
+
+// gone reports a jobspath that has lost all its manifests by becoming another
+// directory: a file system that isn't mounted, most likely.
+func (r *ManifestReader) gone(a *assembly) []*ManifestError {
+	if len(a.entries) > 0 || r.good == nil || len(r.good.Jobs) == 0 || r.jobsInfo == nil {
+		return nil
+	}
+	if info, err := os.Stat(a.jobsPath); err == nil && !os.SameFile(info, r.jobsInfo) {
+		return []*ManifestError{{File: a.jobsPath, Err: fmt.Errorf("all %d job manifests are gone, and it is another directory than before: is it mounted?", len(r.good.Jobs))}}
+	}
+	return nil
+}
+
+// A savedManifest is the texts of a good manifest.
+type savedManifest struct {
+	Main     string            `json:"main"`
+	Texts    map[string]string `json:"texts"` // of all files, by absolute name
+	Programs []string          `json:"programs,omitempty"`
+	Jobs     []string          `json:"jobs"` // the job manifests
+}
+
+// accept remembers the texts that are in use now.
+func (r *ManifestReader) accept(a *assembly) *ManifestError {
+	good := &savedManifest{Main: absolute(a.file), Texts: map[string]string{}}
+	for _, name := range []string{a.file, a.dataFile, a.nodesFile} {
+		if name == "" {
+			continue
+		}
+		text := a.disk.texts[name]
+		if name == a.nodesFile && a.disk.isProgram(name) {
+			text = r.printed.text
+			good.Programs = append(good.Programs, absolute(name))
+		}
+		good.Texts[absolute(name)] = string(text)
+	}
+	for _, e := range a.entries {
+		if e.use != nil {
+			good.Texts[absolute(e.name)] = e.text
+			good.Jobs = append(good.Jobs, absolute(e.name))
+		}
+	}
+	if info, err := os.Stat(a.jobsPath); err == nil {
+		r.jobsInfo = info
+	}
+	same := r.good != nil && r.good.Main == good.Main && maps.Equal(r.good.Texts, good.Texts) &&
+		slices.Equal(r.good.Jobs, good.Jobs) && slices.Equal(r.good.Programs, good.Programs)
+	r.good = good
+	if same {
+		return nil
+	}
+	dir := r.stateDir(a)
+	if err := good.save(dir); err != nil {
+		return &ManifestError{File: savedName(dir), Err: fmt.Errorf("the manifest can't be remembered for the next start: %w", plainPathError(err))}
+	}
+	return nil
+}
+
+// stateDir returns where good texts are remembered, as far as can be told.
+func (r *ManifestReader) stateDir(a *assembly) string {
+	switch {
+	case r.State != "":
+		return r.State
+	case a == nil:
+		return defaultState(homeDir())
+	case a.config.State != "":
+		return a.config.State
+	}
+	// The main file can't be parsed, so look for the line.
+	if m := stateLine.FindSubmatch(a.disk.texts[a.file]); m != nil {
+		return a.path(strings.TrimSpace(string(m[1])))
+	}
+	return defaultState(homeDir())
+}
+
+//nolint:gochecknoglobals // a constant that Go can't write as such
+var stateLine = regexp.MustCompile(`(?m)^state:\s*["']?([^"'#\n\r]+)`)
+
+// remember looks, once, for good texts of an earlier process.
+func (r *ManifestReader) remember(a *assembly) {
+	r.recall(r.stateDir(a), absolute(a.file))
+}
+
+func (r *ManifestReader) recall(dir, main string) {
+	if r.asked || r.strict {
+		return
+	}
+	r.asked = true
+	good, err := readSaved(dir)
+	if err != nil || main != "" && good.Main != main {
+		return // there is none, or it is another configuration's
+	}
+	r.good = good
+}
+
+// fromGood makes a manifest of the good texts, or nil if they aren't good any
+// more.
+func (r *ManifestReader) fromGood() *Manifest {
+	if r.good == nil {
+		return nil
+	}
+	d := newDisk()
+	a := &assembly{load: newLoad(r.good.Main, r.Tasks, r.good, d), disk: d}
+	if !a.base(r.good.read) {
+		return nil
+	}
+	a.baseProblems = a.takeProblems(0)
+	for _, name := range r.good.Jobs {
+		f := a.jobFile(name, []byte(r.good.Texts[name]))
+		a.fileProblems = append(a.fileProblems, f.problems...)
+		a.entries = append(a.entries, &entryFile{name: name, fresh: f, use: f})
+	}
+	if len(a.problems()) > 0 {
+		return nil
+	}
+	return a.manifest()
+}
+
+func (s *savedManifest) read(name string) ([]byte, error) {
+	text, ok := s.Texts[absolute(name)]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return []byte(text), nil
+}
+
+func (s *savedManifest) isProgram(name string) bool {
+	return slices.Contains(s.Programs, absolute(name))
+}
+
+func savedName(state string) string { return filepath.Join(state, "manifest", "good.json") }
+
+// save writes the texts whole or not at all, for nobody else to read: there may
+// be passwords in them.
+func (s *savedManifest) save(state string) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	name := savedName(state)
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "good-*") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name()) // the first error counts
+	}
+	return err
+}
+
+func readSaved(state string) (*savedManifest, error) {
+	name := savedName(state)
+	info, err := os.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("%s could have been written by others", name)
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	s := new(savedManifest)
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}

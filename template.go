@@ -1,0 +1,282 @@
+package loom
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"text/template"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/dustinlacewell/loom/internal/bind"
+	"github.com/dustinlacewell/loom/internal/source"
+)
+
+// bindTask returns the task with its parameters set, or nil if that can't be.
+// What is wrong is reported, at each value's place.
+func (l *load) bindTask(j *Job, name *located, args, kwargs *yaml.Node) Task {
+	t := l.tasks.lookup(name.text)
+	if t == nil {
+		l.report(problemAt(name.node, "%s", l.tasks.unknown(name.text)))
+		return nil
+	}
+	if refersNowhere(args) || refersNowhere(kwargs) {
+		return nil
+	}
+	if !hasTemplate(args) && !hasTemplate(kwargs) {
+		task, problems := t.bind(args, kwargs, name.node)
+		l.report(problems...)
+		return task
+	}
+	tt := &templated{task: t, args: args, kwargs: kwargs, at: name.node, parsed: map[*yaml.Node]*template.Template{}}
+	if problems := tt.parse(args, kwargs); len(problems) > 0 {
+		l.report(problems...)
+		return nil
+	}
+	if !l.tryTemplates(j, tt) {
+		return nil
+	}
+	if _, ok := t.proto.(Planner); ok {
+		return templatedPlanner{tt}
+	}
+	return tt
+}
+
+// tryTemplates binds the task for each target, with a time and a run that stand
+// for any. The same mistake on several nodes is reported once.
+func (l *load) tryTemplates(j *Job, tt *templated) bool {
+	type found struct {
+		node  string
+		times int
+	}
+	sample := templateData{Job: j.Name, Run: newID(time.Time{}), Due: templateTime{time.Now().In(j.Timezone)}}
+	problems := map[bind.Problem]*found{}
+	var order []bind.Problem
+	for _, n := range j.Targets {
+		sample.Node = viewOf(n)
+		_, bad := tt.bind(sample)
+		for _, p := range bad {
+			if problems[p] == nil {
+				problems[p] = &found{node: n.Name}
+				order = append(order, p)
+			}
+			problems[p].times++
+		}
+	}
+	for _, p := range order {
+		f := problems[p]
+		switch {
+		case f.times == len(j.Targets) && f.times > 1:
+		case f.times == 1:
+			p.Msg = fmt.Sprintf("on node %s: %s", f.node, p.Msg)
+		case f.times > 1:
+			p.Msg = fmt.Sprintf("on node %s and %d more: %s", f.node, f.times-1, p.Msg)
+		}
+		l.report(p)
+	}
+	return len(order) == 0
+}
+
+// A templated is a task whose parameters hold templates. They are filled and
+// bound anew for each node and run.
+type templated struct {
+	task         *registered
+	args, kwargs *yaml.Node
+	at           *yaml.Node
+	parsed       map[*yaml.Node]*template.Template
+}
+
+// A templatedPlanner is a templated whose task is a Planner.
+type templatedPlanner struct{ *templated }
+
+// Apply fills in the templates and applies the task.
+func (t *templated) Apply(ctx context.Context, s *Session) error {
+	task, err := t.filled(s)
+	if err != nil {
+		return err
+	}
+	return task.Apply(ctx, s)
+}
+
+// Plan fills in the templates and asks the task.
+func (t templatedPlanner) Plan(ctx context.Context, s *Session) ([]Change, error) {
+	task, err := t.filled(s)
+	if err != nil {
+		return nil, err
+	}
+	return task.(Planner).Plan(ctx, s) //nolint:errcheck // bindTask looked
+}
+
+func (t *templated) filled(s *Session) (Task, error) {
+	task, problems := t.bind(templateData{Node: viewOf(s.Node), Job: s.Job, Run: s.RunID, Due: templateTime{s.Due}})
+	if err := joined(problems); err != nil {
+		return nil, fmt.Errorf("filling in the templates: %w", err)
+	}
+	return task, nil
+}
+
+// The data of a template. Secrets are not in it: what a template can print ends
+// up in logs.
+type templateData struct {
+	Node templateNode
+	Job  string
+	Run  string
+	Due  templateTime
+}
+
+type templateNode struct {
+	Name, Address, User string
+	Port                int
+	Groups              []string
+	Vars                map[string]any
+	Env                 map[string]string
+}
+
+func viewOf(n *Node) templateNode {
+	v := templateNode{Name: n.Name, Address: n.Address, User: n.User, Port: n.Port, Groups: n.Groups, Vars: n.Vars, Env: n.Env}
+	if v.Address == "" {
+		v.Address = n.Name
+	}
+	return v
+}
+
+// A templateTime prints as RFC 3339 unless it is told otherwise.
+type templateTime struct{ time.Time }
+
+func (t templateTime) String() string { return t.Format(time.RFC3339) }
+
+const templateMark = "{{"
+
+func hasTemplate(n *yaml.Node) bool {
+	if n == nil {
+		return false
+	}
+	if n.Kind == yaml.AliasNode {
+		return hasTemplate(n.Alias)
+	}
+	if n.Kind == yaml.ScalarNode && strings.Contains(n.Value, templateMark) {
+		return true
+	}
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 {
+			continue // keys are names
+		}
+		if hasTemplate(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// refersNowhere reports an alias of an anchor that doesn't exist: what is wrong
+// with the value then follows from that.
+func refersNowhere(n *yaml.Node) bool {
+	switch {
+	case n == nil:
+		return false
+	case n.Line == source.Nowhere:
+		return true
+	case n.Kind == yaml.AliasNode:
+		return refersNowhere(n.Alias)
+	}
+	for _, c := range n.Content {
+		if refersNowhere(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// parse parses the templates in all values.
+func (t *templated) parse(nodes ...*yaml.Node) []bind.Problem {
+	var problems []bind.Problem
+	for _, n := range nodes {
+		if n == nil {
+			continue
+		}
+		if n.Kind == yaml.AliasNode {
+			problems = append(problems, t.parse(n.Alias)...)
+			continue
+		}
+		if n.Kind == yaml.ScalarNode && strings.Contains(n.Value, templateMark) && t.parsed[n] == nil {
+			tmpl, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"quote": Quote}).Parse(n.Value)
+			if err != nil {
+				problems = append(problems, problemAt(n, "%s", templateProblem(err)))
+				continue
+			}
+			t.parsed[n] = tmpl
+		}
+		problems = append(problems, t.parse(n.Content...)...)
+	}
+	return problems
+}
+
+// bind returns the task with its templates filled in from data.
+func (t *templated) bind(data templateData) (Task, []bind.Problem) {
+	f := filler{t: t, data: data}
+	args, kwargs := f.fill(t.args), f.fill(t.kwargs)
+	if len(f.problems) > 0 {
+		return nil, f.problems
+	}
+	return t.task.bind(args, kwargs, t.at)
+}
+
+type filler struct {
+	t        *templated
+	data     templateData
+	problems []bind.Problem
+}
+
+// fill returns n with its templates filled in; what has none is shared.
+func (f *filler) fill(n *yaml.Node) *yaml.Node {
+	if !hasTemplate(n) {
+		return n
+	}
+	if n.Kind == yaml.AliasNode {
+		return f.fill(n.Alias)
+	}
+	out := *n
+	if n.Kind == yaml.ScalarNode {
+		text := &limited{most: 1 << 20}
+		if err := f.t.parsed[n].Execute(text, f.data); err != nil {
+			f.problems = append(f.problems, problemAt(n, "%s", templateProblem(err)))
+		}
+		out.Value, out.Tag = text.String(), "!!str"
+		return &out
+	}
+	out.Content = make([]*yaml.Node, len(n.Content))
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 {
+			out.Content[i] = c // keys are names
+			continue
+		}
+		out.Content[i] = f.fill(c)
+	}
+	return &out
+}
+
+// templateWhere matches what text/template puts before its messages.
+//
+//nolint:gochecknoglobals // a constant that Go can't write as such
+var templateWhere = regexp.MustCompile(`^template: :\d+(?::\d+)?: (?:executing "" at (<.*?>): )?`)
+
+// templateProblem puts a template's error into a sentence.
+func templateProblem(err error) string {
+	msg := err.Error()
+	at := ""
+	if m := templateWhere.FindStringSubmatch(msg); m != nil {
+		msg, at = msg[len(m[0]):], strings.Trim(m[1], "<>")
+	}
+	var exec template.ExecError
+	if errors.As(err, &exec) && strings.HasPrefix(msg, "map has no entry for key ") {
+		return fmt.Sprintf("{{%s}}: the node has no such variable", at)
+	}
+	msg = strings.ReplaceAll(strings.ReplaceAll(msg, "loom.templateNode", "Node"), "loom.templateData", "the template")
+	if at != "" {
+		return fmt.Sprintf("{{%s}}: %s", at, msg)
+	}
+	return "template: " + msg
+}
