@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // MaxLen is the length in bytes of the longest expression that Parse reads.
@@ -91,6 +92,13 @@ func (s *Schedule) Reboot() bool { return s.reboot }
 const fiveFields = "five fields (minute hour day month weekday)"
 
 func (s *Schedule) compile(words []string) error {
+	for _, word := range words {
+		for _, r := range word {
+			if r >= utf8.RuneSelf {
+				return fmt.Errorf("%q has the character %q, which no schedule has, though it may look like another; type it anew", abridge(word, longMember), r)
+			}
+		}
+	}
 	switch {
 	case strings.HasPrefix(words[0], "TZ="), strings.HasPrefix(words[0], "CRON_TZ="):
 		return fmt.Errorf("a zone does not belong in the schedule; remove %q and give the job a timezone", abridge(words[0], 2*longMember))
@@ -98,18 +106,18 @@ func (s *Schedule) compile(words []string) error {
 		return s.compileFields(words)
 	}
 	macro := strings.ToLower(words[0])
-	switch {
-	case macro == "@every":
+	if macro == "@every" {
 		return s.compileEvery(words[1:])
-	case len(words) > 1:
-		return fmt.Errorf("%s stands alone; remove %q", macro, abridge(strings.Join(words[1:], " "), longMember))
-	case macro == "@reboot":
-		s.reboot = true
-		return nil
 	}
 	fields := macroFields(macro)
-	if fields == "" {
+	s.reboot = macro == "@reboot"
+	switch {
+	case fields == "" && !s.reboot:
 		return fmt.Errorf("%q is not known; write @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly, @reboot or @every DURATION", abridge(words[0], longMember))
+	case len(words) > 1:
+		return fmt.Errorf("%s stands alone; remove %q", macro, abridge(strings.Join(words[1:], " "), longMember))
+	case s.reboot:
+		return nil
 	}
 	return s.compileFields(strings.Fields(fields))
 }
@@ -134,7 +142,7 @@ func (s *Schedule) compileEvery(words []string) error {
 	if len(words) != 1 {
 		return errors.New("@every takes one duration; write it like @every 90s or @every 1h30m")
 	}
-	d, err := time.ParseDuration(words[0])
+	d, err := time.ParseDuration(strings.ToLower(words[0]))
 	if err != nil {
 		return fmt.Errorf("%q is not a duration; write hours, minutes and seconds, like 90s, 1h30m or 168h for a week", abridge(words[0], longMember))
 	}
@@ -147,13 +155,12 @@ func (s *Schedule) compileEvery(words []string) error {
 }
 
 func (s *Schedule) compileFields(words []string) error {
-	given := words
+	full := [7]string{second: "0", year: "*"}
 	switch len(words) {
 	case 5:
-		words = append([]string{"0"}, append(words, "*")...)
-	case 6:
-		words = append(words[:6:6], "*")
-	case 7:
+		copy(full[minute:], words)
+	case 6, 7:
+		copy(full[:], words)
 	default:
 		return wrongCount(words)
 	}
@@ -163,12 +170,12 @@ func (s *Schedule) compileFields(words []string) error {
 	)
 	for i, f := range fields() {
 		var errs []string
-		parsed[i], errs = f.parse(words[i])
+		parsed[i], errs = f.parse(full[i])
 		problems = append(problems, errs...)
 	}
 	if len(problems) > 0 {
-		if len(given) == 6 && parsed[6].star && looksLikeYear(given[5]) {
-			problems = append(problems, fmt.Sprintf("for the year %s write all seven fields, 0 %s", given[5], strings.Join(given, " ")))
+		if len(words) == 6 && isYear(words[5]) {
+			problems = append(problems, fmt.Sprintf("for the year %s write all seven fields, %q", words[5], abridge("0 "+strings.Join(words, " "), 100)))
 		}
 		if more := len(problems) - 5; more > 0 {
 			problems = append(problems[:5], fmt.Sprintf("and %d more", more))
@@ -192,8 +199,10 @@ func wrongCount(words []string) error {
 	return fmt.Errorf("%d fields; write %s, six with seconds first, or seven with a year last", n, fiveFields)
 }
 
-func looksLikeYear(word string) bool {
-	return len(word) >= 4 && strings.Trim(word[:4], "0123456789") == ""
+// isYear reports whether the last of six words was meant for a year.
+func isYear(word string) bool {
+	_, problems := fields()[year].parse(word)
+	return len(problems) == 0 && !strings.Contains(word, "*")
 }
 
 // set takes over what the fields were found to hold.

@@ -216,9 +216,9 @@ func TestRefusals(t *testing.T) {
 		{"0 0 0 1 1 * 20x6",
 			`schedule "0 0 0 1 1 * 20x6": year "20x6" is not a value of the field; write a number from 1970 to 2199`},
 		{"0 0 1 1 * 2030",
-			`schedule "0 0 1 1 * 2030": weekday "2030" is out of range; write a number from 0 to 7 or a name from SUN to SAT (0 and 7 are Sunday); for the year 2030 write all seven fields, 0 0 0 1 1 * 2030`},
+			`schedule "0 0 1 1 * 2030": weekday "2030" is out of range; write a number from 0 to 7 or a name from SUN to SAT (0 and 7 are Sunday); for the year 2030 write all seven fields, "0 0 0 1 1 * 2030"`},
 		{"0 0 1 1 * 2030-2040",
-			`schedule "0 0 1 1 * 2030-2040": weekday "2030-2040": 2030 is out of range; write a number from 0 to 7 or a name from SUN to SAT (0 and 7 are Sunday); for the year 2030-2040 write all seven fields, 0 0 0 1 1 * 2030-2040`},
+			`schedule "0 0 1 1 * 2030-2040": weekday "2030-2040": 2030 is out of range; write a number from 0 to 7 or a name from SUN to SAT (0 and 7 are Sunday); for the year 2030-2040 write all seven fields, "0 0 0 1 1 * 2030-2040"`},
 		{"99 25 * 13 9",
 			`schedule "99 25 * 13 9": minute "99" is out of range; write a number from 0 to 59; hour "25" is out of range; write a number from 0 to 23; month "13" is out of range; write a number from 1 to 12 or a name from JAN to DEC; weekday "9" is out of range; write a number from 0 to 7 or a name from SUN to SAT (0 and 7 are Sunday)`},
 		{"0 0 30 2 *",
@@ -260,9 +260,11 @@ func TestRefusals(t *testing.T) {
 		{"0 0 * * mon\x00",
 			`schedule "0 0 * * mon\x00": weekday "mon\x00" is not a value of the field; write a number from 0 to 7 or a name from SUN to SAT`},
 		{"٣ * * * *",
-			`schedule "٣ * * * *": minute "٣" is not a value of the field; write a number from 0 to 59`},
+			`schedule "٣ * * * *": "٣" has the character '٣', which no schedule has, though it may look like another; type it anew`},
 		{"0 0 * * МОН",
-			`schedule "0 0 * * МОН": weekday "МОН" is not a value of the field; write a number from 0 to 7 or a name from SUN to SAT`},
+			`schedule "0 0 * * МОН": "МОН" has the character 'М', which no schedule has, though it may look like another; type it anew`},
+		{"0 0 * * ſun",
+			`schedule "0 0 * * ſun": "ſun" has the character 'ſ', which no schedule has, though it may look like another; type it anew`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.expr, func(t *testing.T) {

@@ -133,6 +133,10 @@ func (f field) parseMember(member string, s *fieldSet) string {
 	if f.place == year {
 		base = minYear
 	}
+	if step == 1 {
+		s.bits.addSpan(lo-base, hi-base)
+		return ""
+	}
 	for v := lo; v <= hi; v += step {
 		s.bits.add(v - base)
 	}
@@ -359,11 +363,15 @@ func abridge(s string, longest int) string {
 
 // number reads digits, no more than a year has.
 func number(s string) (int, bool) {
-	if s == "" || len(s) > 4 || strings.Trim(s, "0123456789") != "" {
-		return 0, false
+	n := 0
+	for i := range len(s) {
+		digit := s[i] - '0'
+		if digit > 9 {
+			return 0, false
+		}
+		n = 10*n + int(digit)
 	}
-	n, err := strconv.Atoi(s)
-	return n, err == nil
+	return n, 0 < len(s) && len(s) <= 4
 }
 
 // nameIndex returns the place of a three-letter name among names, or -1.
@@ -395,6 +403,14 @@ type bitset [4]uint64
 
 func (b *bitset) add(v int)      { b[v>>6] |= 1 << (v & 63) }
 func (b *bitset) has(v int) bool { return b[v>>6]&(1<<(v&63)) != 0 }
+
+func (b *bitset) addSpan(lo, hi int) {
+	for lo <= hi {
+		end := min(hi, lo|63)
+		b[lo>>6] |= ^uint64(0) << (lo & 63) & (^uint64(0) >> (63 - end&63))
+		lo = end + 1
+	}
+}
 
 func (b *bitset) first() int {
 	for i, w := range b {
