@@ -112,17 +112,18 @@ func main() {
 
 func run(w io.Writer, turns int) error {
 	all := engines()
-	head := "| expression | zone |"
-	rule := "|---|---|"
+	var table, rule strings.Builder
+	table.WriteString("Nanoseconds / allocations for the next tick; × is how many times Loom's.\n\n| expression | zone |")
+	rule.WriteString("|---|---|")
 	for i, e := range all {
-		head += " " + e.name + " |"
-		rule += "---:|"
+		fmt.Fprintf(&table, " %s |", e.name)
+		rule.WriteString("---:|")
 		if i > 0 {
-			head += " × |"
-			rule += "---:|"
+			table.WriteString(" × |")
+			rule.WriteString("---:|")
 		}
 	}
-	fmt.Fprintf(w, "Nanoseconds / allocations for the next tick; × is how many times Loom's.\n\n%s\n%s\n", head, rule)
+	fmt.Fprintf(&table, "\n%s\n", rule.String())
 	for _, r := range rows() {
 		loc, err := time.LoadLocation(r.zone)
 		if err != nil {
@@ -130,16 +131,17 @@ func run(w io.Writer, turns int) error {
 		}
 		cells, err := measure(all, turns, func(e engine) (func(*testing.B), error) {
 			next, err := e.parse(r.expr, loc)
-			return func(b *testing.B) { walk(b, loc, next) }, err
+			return func(b *testing.B) { b.Helper(); walk(b, loc, next) }, err
 		})
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "| `%s` | %s |%s\n", r.expr, r.zone, cells)
+		fmt.Fprintf(&table, "| `%s` | %s |%s\n", r.expr, r.zone, cells)
 	}
 	const expr = "*/5 9-17 * * MON-FRI"
 	cells, err := measure(all, turns, func(e engine) (func(*testing.B), error) {
 		return func(b *testing.B) {
+			b.Helper()
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := e.parse(expr, time.UTC); err != nil {
@@ -151,11 +153,13 @@ func run(w io.Writer, turns int) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "| reading `%s` | |%s\n", expr, cells)
-	return nil
+	fmt.Fprintf(&table, "| reading `%s` | |%s\n", expr, cells)
+	_, err = io.WriteString(w, table.String())
+	return err
 }
 
 func walk(b *testing.B, loc *time.Location, next next) {
+	b.Helper()
 	start := time.Date(2026, 11, 23, 12, 0, 0, 0, loc)
 	end := start.AddDate(10, 0, 0)
 	b.ReportAllocs()

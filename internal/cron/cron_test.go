@@ -419,6 +419,8 @@ func TestExplain(t *testing.T) {
 		{"America/Santiago", "@weekly", "2026-09-05 12:00:00 -0400", "00:00 does not exist on 2026-09-06 in America/Santiago; runs at 01:00"},
 		{"America/Nuuk", "30 23 * * SAT", "2026-03-28 12:00:00 -0200", "23:30 does not exist on 2026-03-28 in America/Nuuk; runs at 00:00 on 2026-03-29"},
 		{"Europe/Berlin", "30 2 * * *", "2026-10-24 12:00:00 +0200", "02:30 occurs twice on 2026-10-25 in Europe/Berlin; runs the first time only"},
+		{"Europe/Berlin", "0 2 * * *", "2026-10-24 12:00:00 +0200", "02:00 occurs twice on 2026-10-25 in Europe/Berlin; runs the first time only"},
+		{"Europe/Berlin", "59 1 * * *", "2026-10-24 12:00:00 +0200", ""},
 		{"Europe/Berlin", "30 * * * *", "2026-10-25 02:00:00 +0200", "02:30 occurs twice on 2026-10-25 in Europe/Berlin; this is the first time"},
 		{"Europe/Berlin", "30 * * * *", "2026-10-25 02:00:00 +0100", "02:30 occurs twice on 2026-10-25 in Europe/Berlin; this is the second time"},
 		{"Europe/Berlin", "0 * * * *", "2026-10-25 02:59:59 +0200", "02:00 occurs twice on 2026-10-25 in Europe/Berlin; this is the second time"},

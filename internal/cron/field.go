@@ -60,7 +60,7 @@ func fields() [7]field {
 type fieldSet struct {
 	bits    bitset   // the values; years count from minYear
 	star    bool     // the text begins with "*"
-	special []string // members for gronx or lastDays, in their plain form: L LW L-3 15W 5L 5#2
+	special []string // members with L, W or #, in plain form: L LW L-3 15W 5L 5#2
 }
 
 func (s *fieldSet) list(from, to int) []int {

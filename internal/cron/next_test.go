@@ -15,20 +15,20 @@ import (
 	"github.com/adhocore/gronx"
 )
 
-func mustParse(t testing.TB, expr string, loc *time.Location) *Schedule {
-	t.Helper()
+func mustParse(tb testing.TB, expr string, loc *time.Location) *Schedule {
+	tb.Helper()
 	s, err := Parse(expr, loc)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
 
-func mustZone(t testing.TB, name string) *time.Location {
-	t.Helper()
+func mustZone(tb testing.TB, name string) *time.Location {
+	tb.Helper()
 	loc, err := time.LoadLocation(name)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return loc
 }
@@ -311,8 +311,8 @@ func TestNextIsTheSameForEveryZoneOfTheArgument(t *testing.T) {
 }
 
 // zones returns the names of all zones of the system, or a good many.
-func zones(t testing.TB) []string {
-	t.Helper()
+func zones(tb testing.TB) []string {
+	tb.Helper()
 	names := []string{"UTC", "America/New_York", "Europe/London", "Europe/Berlin", "Australia/Lord_Howe", "America/Santiago",
 		"America/Havana", "Atlantic/Azores", "America/Sao_Paulo", "Africa/Casablanca", "America/Nuuk", "Pacific/Apia",
 		"America/St_Johns", "Asia/Gaza", "Asia/Kathmandu", "Antarctica/Troll", "Africa/Monrovia", "Europe/Dublin", "Africa/Cairo"}
@@ -335,7 +335,7 @@ func zones(t testing.TB) []string {
 		return nil
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return names
 }

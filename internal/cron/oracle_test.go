@@ -194,7 +194,8 @@ func (o *oracle) ticks(loc *time.Location, from, to int64) []int64 {
 		if due && u > from {
 			out = append(out, u)
 		}
-		if step = 1; !bySecond { // on to the next full minute or change
+		step = 1
+		if !bySecond { // on to the next full minute or change
 			step = 60 - mod(local, 60)
 			if len(offsets) > 1 {
 				step = min(step, offsets[1].unix-u)
@@ -236,6 +237,16 @@ func checkWalk(t *testing.T, s *Schedule, from, to int64) {
 		return
 	}
 	want := o.ticks(s.loc, from, to)
+	// From anywhere, not only from the tick before.
+	for at := from; at < to; at += (to-from)/50 + 1 {
+		i := slices.IndexFunc(want, func(tick int64) bool { return tick > at })
+		if i < 0 {
+			break
+		}
+		if got := s.Next(time.Unix(at, 0)); got.Unix() != want[i] {
+			t.Fatalf("%q in %s: Next(%s) = %s, want %s", s, s.loc, stamp(s.loc, at), got, stamp(s.loc, want[i]))
+		}
+	}
 	last := from
 	for i := 0; ; i++ {
 		next := s.Next(time.Unix(last, 0))
