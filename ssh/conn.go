@@ -255,11 +255,12 @@ func (c *conn) session(ctx context.Context) (*link, *channel, error) {
 	}
 }
 
-// busy reports whether channels are in use, so that waiting for one makes sense.
+// busy reports whether channels are in use, or one is there or on its way for the
+// next command, so that waiting for one makes sense.
 func (l *link) busy() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.open > 0
+	return l.open > 0 || l.spare != nil || l.opening
 }
 
 // fresh makes sure that the link is not one of those that have died in silence:

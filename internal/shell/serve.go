@@ -200,11 +200,36 @@ func (e *Emulator) guard(in *bufio.Reader, t Terminal, nonce, target string, wat
 	_, _ = io.WriteString(t.Out, "left\n")
 }
 
+// Sniff reads the script that Run has written to the standard input of a shell
+// that line starts, and returns the command in it, if there is one, and all of
+// that input, to be read again.
+func Sniff(line string, in io.Reader) (c Command, all io.Reader, ok bool) {
+	r := bufio.NewReader(in)
+	words := strings.Fields(line)
+	if line != "exec /bin/sh" && (len(words) < 2 || words[1] != "sudo") {
+		return Command{}, r, false
+	}
+	text, err := readScript(r)
+	all = io.MultiReader(strings.NewReader(text), r)
+	if err != nil {
+		return Command{}, all, false
+	}
+	s, err := parseScript(text)
+	if err != nil {
+		return Command{}, all, false
+	}
+	if len(words) == 8 {
+		s.c.User = words[5]
+	}
+	return *s.c, all, true
+}
+
 // scriptLimit is how long a script may be.
 const scriptLimit = 64 << 20
 
 // readScript reads one script: a function, and the line that calls it and exits,
-// which ends in _loom;exit outside all quotes.
+// which ends in _loom;exit outside all quotes. If there is no end it returns
+// what there is.
 func readScript(r *bufio.Reader) (string, error) {
 	const end = "_loom;exit\n"
 	var b strings.Builder
@@ -212,7 +237,7 @@ func readScript(r *bufio.Reader) (string, error) {
 	for b.Len() < scriptLimit {
 		c, err := r.ReadByte()
 		if err != nil {
-			return "", errors.New("syntax error: unexpected end of file")
+			return b.String(), errors.New("syntax error: unexpected end of file")
 		}
 		b.WriteByte(c)
 		switch {
@@ -227,7 +252,7 @@ func readScript(r *bufio.Reader) (string, error) {
 			return b.String(), nil
 		}
 	}
-	return "", errors.New("the script is too long")
+	return b.String(), errors.New("the script is too long")
 }
 
 // parseAsk is the inverse of askingSudo.
