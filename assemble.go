@@ -66,7 +66,10 @@ func (r *ManifestReader) assembleOnce(ctx context.Context, main string) *assembl
 		return a
 	}
 	found, problems := d.list(a.jobsPath)
-	a.baseProblems = append(a.baseProblems, problems...)
+	for _, p := range problems {
+		a.reportFile(p.File, p.Err)
+	}
+	a.baseProblems = append(a.baseProblems, a.takeProblems(0)...)
 	for _, name := range found.misnamed {
 		a.misnamed(name)
 	}
@@ -289,7 +292,11 @@ func (a *assembly) unknownAfter(names map[string]bool, all bool) map[*entryFile]
 				continue
 			}
 			p := *ref.at
-			p.Err = fmt.Errorf("after: there is no job %q%s", ref.other, suggestion(ref.other, names))
+			hint := ""
+			if len(bad[e]) < maxHints {
+				hint = suggestion(ref.other, names)
+			}
+			p.Err = fmt.Errorf("after: there is no job %q%s", ref.other, hint)
 			bad[e] = append(bad[e], &p)
 		}
 	}

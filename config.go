@@ -188,8 +188,8 @@ func (l *load) main() bool {
 	l.report(bind.Decode(&spec, root)...)
 	l.checkMain(&spec, keys)
 	l.configure(&spec, keys)
-	l.nodesFile, l.inlineNodes = l.pathOf(spec.NodesFile), spec.Nodes
-	l.jobsPath, l.dataFile = l.pathOf(spec.JobsPath), l.pathOf(spec.DataFile)
+	l.nodesFile, l.inlineNodes = l.mentioned(spec.NodesFile), spec.Nodes
+	l.jobsPath, l.dataFile = l.mentioned(spec.JobsPath), l.mentioned(spec.DataFile)
 	l.readDefaults(spec.Defaults)
 	return true
 }
@@ -351,6 +351,14 @@ func (l *load) pathOf(name *located) string {
 		return ""
 	}
 	return l.path(name.text)
+}
+
+func (l *load) mentioned(name *located) string {
+	path := l.pathOf(name)
+	if path != "" {
+		l.mentions[path] = name.node
+	}
+	return path
 }
 
 // path returns where a path of the configuration leads: relative ones start at

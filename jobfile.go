@@ -190,7 +190,7 @@ func (l *load) schedule(expr *located, zone *time.Location) Schedule {
 		l.cron[key] = result
 	}
 	if result.err != nil {
-		l.report(problemAt(expr.node, "schedule: %v", result.err))
+		l.report(problemAt(expr.node, "%v", result.err))
 	}
 	return result.schedule
 }
@@ -394,6 +394,10 @@ func (r *jobReader) later(f *jobFile) {
 	}
 }
 
+// maxHints is after how many mistakes in one file no more suggestions are made
+// that compare a word with all nodes: something else is wrong then.
+const maxHints = 100
+
 // A chosen is what targets come to.
 type chosen struct {
 	nodes []*Node
@@ -421,7 +425,7 @@ func (l *load) targets(n *yaml.Node) chosen {
 		return c
 	}
 	if !l.lame {
-		nodes, bad := l.inventory.choose(c.words)
+		nodes, bad := l.inventory.chooseHinting(c.words, len(l.problems) < maxHints)
 		for _, b := range bad {
 			at := n
 			if b.i >= 0 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -31,6 +32,8 @@ type load struct {
 	zones    map[string]*time.Location
 	cron     map[cronKey]cronResult
 	chosen   map[*yaml.Node]chosen // targets that were resolved already
+
+	mentions map[string]*yaml.Node // files that the main file names
 
 	// What the main file says.
 	config      Config
@@ -61,7 +64,7 @@ type warning struct {
 func newLoad(file string, tasks *Registry, o origin, d *disk) *load {
 	return &load{tasks: tasks, origin: o, disk: d, file: file, dir: dirOf(file), home: homeDir(),
 		programs: map[string]bool{}, zones: map[string]*time.Location{}, cron: map[cronKey]cronResult{},
-		chosen: map[*yaml.Node]chosen{}, warnings: map[string]*warning{}, defaults: builtinDefaults()}
+		chosen: map[*yaml.Node]chosen{}, warnings: map[string]*warning{}, mentions: map[string]*yaml.Node{}, defaults: builtinDefaults()}
 }
 
 // parse reads one text and expands the references in its values. What it finds
@@ -108,7 +111,13 @@ func (l *load) located(p bind.Problem) *ManifestError {
 	return &ManifestError{File: file, Line: line, Col: p.Col, Err: errors.New(p.Error())}
 }
 
+// reportFile reports what is wrong with a whole file. One that isn't there is
+// reported where the main file names it.
 func (l *load) reportFile(file string, err error) {
+	if n := l.mentions[file]; n != nil && errors.Is(err, fs.ErrNotExist) {
+		l.report(problemAt(n, "there is no %s", file))
+		return
+	}
 	l.problems = append(l.problems, &ManifestError{File: file, Err: err})
 }
 

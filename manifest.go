@@ -89,6 +89,9 @@ func readManifest(ctx context.Context, file string, reg *Registry) (*Manifest, e
 // findMain returns the first candidate that exists.
 func findMain(file string) (string, error) {
 	candidates := strings.Split(file, ",")
+	if _, err := os.Stat(file); err == nil {
+		return file, nil // it has a comma in its own name
+	}
 	if strings.TrimSpace(file) == "" {
 		candidates = DefaultFiles()
 	}

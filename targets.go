@@ -45,6 +45,12 @@ type badPattern struct {
 // choose returns the nodes that patterns select, by name, and what is wrong
 // with the patterns. Disabled nodes are matched, and then left out.
 func (inv *inventory) choose(patterns []string) ([]*Node, []badPattern) {
+	return inv.chooseHinting(patterns, true)
+}
+
+// chooseHinting is choose, which suggests what may have been meant or, since
+// that takes time, does not.
+func (inv *inventory) chooseHinting(patterns []string, hint bool) ([]*Node, []badPattern) {
 	in, out := make([]bool, len(inv.nodes)), make([]bool, len(inv.nodes))
 	var bad []badPattern
 	included := false
@@ -55,7 +61,7 @@ func (inv *inventory) choose(patterns []string) ([]*Node, []badPattern) {
 		} else {
 			included = true
 		}
-		matched, err := inv.match(word)
+		matched, err := inv.match(word, hint)
 		if err != nil {
 			bad = append(bad, badPattern{i, err})
 		}
@@ -90,28 +96,28 @@ func (inv *inventory) choose(patterns []string) ([]*Node, []badPattern) {
 
 // match returns the positions of the nodes that one pattern, without "!",
 // stands for.
-func (inv *inventory) match(word string) ([]int, error) {
+func (inv *inventory) match(word string, hint bool) ([]int, error) {
 	group, isGroup := strings.CutPrefix(word, "@")
 	isGlob := strings.ContainsAny(word, `*?[\`)
 	switch {
 	case word == "" || word == "@":
 		return nil, errors.New("write a node, @group, all or a pattern, not nothing")
 	case isGroup && isGlob:
-		return inv.glob(group, maps.Keys(inv.groups), "group", func(name string) []int { return inv.groups[name] })
+		return inv.glob(group, maps.Keys(inv.groups), "group", hint, func(name string) []int { return inv.groups[name] })
 	case isGroup && group == "all", word == "all":
 		return inv.all()
 	case isGroup:
 		if nodes, ok := inv.groups[group]; ok {
 			return nodes, nil
 		}
-		return nil, fmt.Errorf("no node is in the group @%s%s", group, inv.suggest(group))
+		return nil, fmt.Errorf("no node is in the group @%s%s", group, inv.suggest(group, hint))
 	case isGlob:
-		return inv.glob(word, maps.Keys(inv.index), "node", func(name string) []int { return []int{inv.index[name]} })
+		return inv.glob(word, maps.Keys(inv.index), "node", hint, func(name string) []int { return []int{inv.index[name]} })
 	}
 	if i, ok := inv.index[word]; ok {
 		return []int{i}, nil
 	}
-	return nil, fmt.Errorf("there is no node %q%s", word, inv.suggest(word))
+	return nil, fmt.Errorf("there is no node %q%s", word, inv.suggest(word, hint))
 }
 
 func (inv *inventory) all() ([]int, error) {
@@ -125,7 +131,7 @@ func (inv *inventory) all() ([]int, error) {
 	return all, nil
 }
 
-func (inv *inventory) glob(pattern string, names func(func(string) bool), what string, nodes func(string) []int) ([]int, error) {
+func (inv *inventory) glob(pattern string, names func(func(string) bool), what string, hint bool, nodes func(string) []int) ([]int, error) {
 	pattern = strings.ReplaceAll(pattern, "[!", "[^") // the shell's way to write it
 	if _, err := path.Match(pattern, ""); err != nil {
 		return nil, fmt.Errorf("the pattern %q is not complete: a [ needs its ]", pattern)
@@ -137,13 +143,16 @@ func (inv *inventory) glob(pattern string, names func(func(string) bool), what s
 		}
 	}
 	if len(matched) == 0 {
-		return nil, fmt.Errorf("no %s matches %q%s", what, pattern, inv.suggest(strings.Trim(pattern, "*?")))
+		return nil, fmt.Errorf("no %s matches %q%s", what, pattern, inv.suggest(strings.Trim(pattern, "*?"), hint))
 	}
 	return matched, nil
 }
 
 // suggest names what a word may have meant, a node or a group.
-func (inv *inventory) suggest(word string) string {
+func (inv *inventory) suggest(word string, hint bool) string {
+	if !hint {
+		return ""
+	}
 	if _, ok := inv.index[word]; ok {
 		return fmt.Sprintf(" (did you mean the node %q?)", word)
 	}

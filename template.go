@@ -69,7 +69,7 @@ func (l *load) tryTemplates(j *Job, tt *templated) bool {
 	for _, p := range order {
 		f := problems[p]
 		switch {
-		case f.times == len(j.Targets) && f.times > 1:
+		case f.times == len(j.Targets):
 		case f.times == 1:
 			p.Msg = fmt.Sprintf("on node %s: %s", f.node, p.Msg)
 		case f.times > 1:
@@ -263,6 +263,9 @@ func (f *filler) fill(n *yaml.Node) *yaml.Node {
 //nolint:gochecknoglobals // a constant that Go can't write as such
 var templateWhere = regexp.MustCompile(`^template: :\d+(?::\d+)?: (?:executing "" at (<.*?>): )?`)
 
+//nolint:gochecknoglobals // a constant that Go can't write as such
+var noField = regexp.MustCompile(`^can't evaluate field (\w+) in type loom\.`)
+
 // templateProblem puts a template's error into a sentence.
 func templateProblem(err error) string {
 	msg := err.Error()
@@ -274,7 +277,9 @@ func templateProblem(err error) string {
 	if errors.As(err, &exec) && strings.HasPrefix(msg, "map has no entry for key ") {
 		return fmt.Sprintf("{{%s}}: the node has no such variable", at)
 	}
-	msg = strings.ReplaceAll(strings.ReplaceAll(msg, "loom.templateNode", "Node"), "loom.templateData", "the template")
+	if m := noField.FindStringSubmatch(msg); m != nil {
+		msg = "there is no " + m[1] + "; a template has .Node (with Name, Address, User, Port, Groups, Vars, Env), .Job, .Run and .Due"
+	}
 	if at != "" {
 		return fmt.Sprintf("{{%s}}: %s", at, msg)
 	}

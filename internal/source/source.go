@@ -23,6 +23,7 @@ import (
 const (
 	MaxSize   = 8 << 20 // bytes
 	maxValues = 1 << 20 // YAML values, which cost some 200 bytes each
+	maxHints  = 100     // mistakes after which no more suggestions are made
 )
 
 // Nowhere is the line of nodes that stand for an anchor that doesn't exist.
@@ -280,8 +281,10 @@ func (p *parse) unknownAnchors(n *yaml.Node) {
 			p.problem(line, n.Column, "the anchor &%s is defined at line %d, after this use of it: move it up", n.Value, later.Line-p.at.start)
 		default:
 			hint := ""
-			if near := bind.Nearest(n.Value, p.anchorNames()); near != "" {
-				hint = fmt.Sprintf(" (did you mean *%s?)", near)
+			if len(p.problems) < maxHints {
+				if near := bind.Nearest(n.Value, p.anchorNames()); near != "" {
+					hint = fmt.Sprintf(" (did you mean *%s?)", near)
+				}
 			}
 			p.problem(line, n.Column, "unknown anchor *%s%s", n.Value, hint)
 		}

@@ -108,6 +108,8 @@ func (m mark) sentence(line string) string {
 	switch m.problem {
 	case "mapping values are not allowed in this context":
 		return `a colon can't stand here: quote the text if it is part of it, or check the indentation`
+	case "did not find expected node content":
+		return "a value is missing here, or a list or mapping isn't closed"
 	case "did not find expected key", "did not find expected '-' indicator":
 		return "this doesn't fit the lines above it: check the indentation, and that the line before is complete"
 	case "did not find expected ',' or ']'":
