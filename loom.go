@@ -57,6 +57,7 @@ const (
 	TriggerSchedule Trigger = "schedule"
 	TriggerCatchUp  Trigger = "catch-up" // the clock or the daemon was away
 	TriggerManual   Trigger = "manual"
+	TriggerAfter    Trigger = "after" // another job's run ended
 )
 
 // A Result is what a run did on one node.
@@ -66,6 +67,7 @@ type Result struct {
 	ExitCode int      // of the command that failed; -1 if none did or it was killed by a signal
 	Changes  []string // what the task changed
 	Reason   string   // why it is not ok: one sentence, no stack
+	Attempts int      // how often it was tried; 0 if it was not begun
 	Started  time.Time
 	Ended    time.Time
 
@@ -106,6 +108,7 @@ const (
 	KindNodeStarted Kind = "node-started"
 	KindOutput      Kind = "output"
 	KindChanged     Kind = "changed"
+	KindRetry       Kind = "retry" // an attempt ended badly, and another follows
 	KindNodeEnded   Kind = "node-ended"
 	KindRunEnded    Kind = "run-ended"
 	KindTickSkipped Kind = "tick-skipped" // Due fell while an earlier run was going
@@ -250,6 +253,7 @@ func LogEvents(log *slog.Logger) func(Event) {
 		KindNodeStarted: "node started",
 		KindOutput:      "output",
 		KindChanged:     "changed",
+		KindRetry:       "retry",
 		KindNodeEnded:   "node ended",
 		KindRunEnded:    "run ended",
 		KindTickSkipped: "tick skipped",
@@ -267,7 +271,7 @@ func LogEvents(log *slog.Logger) func(Event) {
 		switch e.Kind {
 		case KindOutput, KindNodeStarted:
 			level = slog.LevelDebug
-		case KindTickSkipped, KindTickMissed:
+		case KindTickSkipped, KindTickMissed, KindRetry:
 			level = slog.LevelWarn
 		}
 		if !log.Enabled(ctx, level) {

@@ -90,18 +90,12 @@ func (p *Pool) run(ctx context.Context, j *Job, r Run, emit func(Event)) error {
 	w.run.Status, w.run.Nodes = StatusRunning, len(j.Targets)
 	w.event(Event{Kind: KindRunStarted, Ran: w.record()})
 
-	var wg sync.WaitGroup
-	for _, n := range j.Targets {
-		if err := p.slots.acquire(ctx); err != nil {
-			w.end(n, &Result{Node: n.Name, Status: StatusCancelled, ExitCode: -1, Reason: err.Error(), Err: err})
-			continue
-		}
-		wg.Go(func() {
-			defer p.slots.release()
-			w.node(ctx, n)
-		})
+	rest, size := j.Targets, 0
+	for i := 0; len(rest) > 0; i++ {
+		size = j.Batch.size(i, len(j.Targets), len(rest))
+		w.batch(ctx, rest[:size])
+		rest = rest[size:]
 	}
-	wg.Wait()
 
 	w.run.Ended = time.Now()
 	w.run.Status = w.status()
@@ -125,6 +119,39 @@ type work struct {
 	mu     sync.Mutex
 	counts map[Status]int
 	errs   []error
+}
+
+// batch does the job on some nodes at once, and returns when it has ended on
+// all of them.
+func (w *work) batch(ctx context.Context, nodes []*Node) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, n := range nodes {
+		err := w.tooManyFailures()
+		if err == nil {
+			err = w.pool.slots.acquire(ctx)
+		}
+		if err != nil {
+			w.end(n, &Result{Node: n.Name, Status: StatusCancelled, ExitCode: -1, Reason: err.Error(), Err: err})
+			continue
+		}
+		wg.Go(func() { w.node(ctx, n) })
+	}
+}
+
+// tooManyFailures says that no further node may be begun, or returns nil.
+func (w *work) tooManyFailures() error {
+	limit := w.job.Batch.MaxFailures
+	if limit == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	failed := w.counts[StatusFailed] + w.counts[StatusTimeout] + w.counts[StatusUnreachable] + w.counts[StatusLost]
+	if most := limit.of(len(w.job.Targets), false); failed > most {
+		return fmt.Errorf("%w: not begun, since %d of %d nodes failed and the job allows %d", ErrCancelled, failed, len(w.job.Targets), most)
+	}
+	return nil
 }
 
 // event completes e and emits it.
@@ -160,22 +187,68 @@ func (w *work) status() Status {
 	return StatusOK
 }
 
-// node does the job on one node.
+// node does the job on one node, several times if it must be tried again. It
+// has a slot to begin with, and gives it back; it holds none while it waits.
 func (w *work) node(ctx context.Context, n *Node) {
-	r := &Result{Node: n.Name, ExitCode: -1, Started: time.Now()}
+	if err := w.stagger(ctx, n); err != nil {
+		w.end(n, &Result{Node: n.Name, Status: StatusCancelled, ExitCode: -1, Reason: err.Error(), Err: err})
+		return
+	}
+	r := &Result{Node: n.Name, Started: time.Now()}
 	w.event(Event{Kind: KindNodeStarted, Node: n.Name, Time: r.Started})
+	out := newOutput(w, n.Name)
+	for {
+		r.Attempts++
+		w.attempt(ctx, n, r, out)
+		w.pool.slots.release()
+		delay, again := w.job.Retries.next(r)
+		if !again || ctx.Err() != nil {
+			break
+		}
+		w.event(Event{Kind: KindRetry, Node: n.Name, Text: fmt.Sprintf("attempt %d of %d ended %s: %s; the next one follows in %v",
+			r.Attempts, w.job.Retries.Attempts+1, r.Status, r.Reason, delay)})
+		if wait(ctx, delay) != nil || w.pool.slots.acquire(ctx) != nil {
+			break // the result of the last attempt stands
+		}
+	}
+	r.Output, r.Dropped = out.close()
+	w.end(n, r)
+}
 
+// stagger waits for the node's share of the job's jitter. The slot is given
+// back meanwhile.
+func (w *work) stagger(ctx context.Context, n *Node) error {
+	if !w.job.Jitter.ByNode || w.job.Jitter.Max <= 0 {
+		return nil
+	}
+	w.pool.slots.release()
+	if err := wait(ctx, w.job.Jitter.of(w.job.Name, n.Name)); err != nil {
+		return err
+	}
+	return w.pool.slots.acquire(ctx)
+}
+
+// wait returns after d, or ctx's cause if it ends first.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// attempt does the job on a node once.
+func (w *work) attempt(ctx context.Context, n *Node, r *Result, out *output) {
 	if w.job.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, w.job.Timeout, &TimeoutError{After: w.job.Timeout})
 		defer cancel()
 	}
-	out := newOutput(w, n.Name)
 	a := &attempt{work: w, node: n, out: out}
 	a.judge(ctx, r, a.apply(ctx))
-
-	r.Output, r.Dropped = out.close()
-	w.end(n, r)
 }
 
 // end records and tells how the job ended on a node.
@@ -323,15 +396,15 @@ func stepName(s Step, i int) string {
 // that is decided.
 func (a *attempt) judge(ctx context.Context, r *Result, err error) {
 	a.mu.Lock()
-	r.Changes = a.changes
+	r.Changes = append(r.Changes, a.changes...)
 	a.changes = nil
 	a.mu.Unlock()
 
-	r.Status = a.status(ctx, err, len(r.Changes) > 0)
+	r.Status, r.ExitCode, r.Reason, r.Err = a.status(ctx, err, len(r.Changes) > 0), -1, "", err
 	if err == nil {
 		return
 	}
-	r.Err, r.Reason = err, err.Error()
+	r.Reason = err.Error()
 	if skip, ok := errors.AsType[*SkipError](err); ok {
 		r.Reason = skip.Reason
 	}

@@ -46,25 +46,27 @@ type Scheduler struct {
 	clock func() (time.Time, time.Duration)
 	look  time.Duration // how often the clock is looked at; 0: each second
 
-	mu      sync.Mutex
-	jobs    map[string]*entry
-	due     dueHeap
-	handled time.Time         // ticks up to here were acted on
-	wake    chan struct{}     // interrupts the loop's wait
-	going   map[string]*going // by run ID
-	open    bool              // runs may be started: Run is going and not stopping
-	runs    sync.WaitGroup
+	mu        sync.Mutex
+	jobs      map[string]*entry
+	followers map[string][]*entry // by the job whose end fires them
+	due       dueHeap
+	handled   time.Time         // ticks up to here were acted on
+	wake      chan struct{}     // interrupts the loop's wait
+	going     map[string]*going // by run ID
+	open      bool              // runs may be started: Run is going and not stopping
+	runs      sync.WaitGroup
 }
 
 // An entry is a job and when it is due next.
 type entry struct {
 	job    *Job
 	when   Schedule
+	jitter time.Duration
 	after  time.Time // ticks up to here were acted on, or will never be
 	next   time.Time // the first tick after that; zero: never
 	index  int       // in the heap; -1: not there
 	going  []*going  // its runs, oldest first
-	queued *Run      // waits for those to end
+	queued []Run     // wait for those to end
 }
 
 // A going is a run in progress.
@@ -75,6 +77,7 @@ type going struct {
 
 	mu    sync.Mutex
 	nodes map[string]bool // where it is at work
+	end   Status
 }
 
 // Load replaces the jobs, at any time. Runs that are going end with the job
@@ -86,10 +89,19 @@ func (s *Scheduler) Load(m *Manifest) {
 		s.handled = s.now()
 	}
 	old := s.jobs
+	s.followers = map[string][]*entry{}
 	s.jobs = make(map[string]*entry, len(m.Jobs))
 	s.due = s.due[:0]
 	for _, j := range m.Jobs {
 		e := &entry{job: j, when: j.when(), index: -1}
+		if !j.Jitter.ByNode {
+			e.jitter = j.Jitter.of(j.Name)
+		}
+		for _, a := range j.After {
+			if !j.Disabled && !slices.Contains(s.followers[a.Job], e) {
+				s.followers[a.Job] = append(s.followers[a.Job], e)
+			}
+		}
 		after := s.handled
 		if was := old[j.Name]; was != nil {
 			e.going, e.queued = was.going, was.queued
@@ -205,7 +217,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 		s.step(was, wall, jump)
 		wait := cmp.Or(s.look, time.Second)
 		if len(s.due) > 0 {
-			wait = min(wait, max(s.due[0].next.Sub(wall), 0))
+			wait = min(wait, max(s.due[0].starts().Sub(wall), 0))
 		}
 		s.mu.Unlock()
 		timer.Reset(wait)
@@ -228,7 +240,7 @@ func (s *Scheduler) step(was, now time.Time, jump time.Duration) {
 	case jump >= time.Minute:
 		s.log().Warn("clock went ahead: missed ticks are made up for", "from", was, "to", now)
 	}
-	for len(s.due) > 0 && !s.due[0].next.After(now) {
+	for len(s.due) > 0 && !s.due[0].starts().After(now) {
 		s.act(s.due[0], now)
 	}
 	s.handled = now
@@ -244,14 +256,21 @@ func (s *Scheduler) forget(now time.Time) {
 	}
 }
 
+// starts returns when the next tick is acted on: when it falls, and the job's
+// jitter later.
+func (e *entry) starts() time.Time { return e.next.Add(e.jitter) }
+
 // act deals with the ticks of one job that fell by now.
 func (s *Scheduler) act(e *entry, now time.Time) {
 	var late []time.Time // older than what is run in any case
-	for !e.next.IsZero() && !e.next.After(now) {
-		tick := e.next
-		if now.Sub(tick) > slightlyLate {
+	for !e.next.IsZero() && !e.starts().After(now) {
+		tick, lateness := e.next, now.Sub(e.starts())
+		switch why := e.job.blackout(tick); {
+		case why != "":
+			s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: e.job.Name, Due: tick, Text: why})
+		case lateness > slightlyLate:
 			late = append(late, tick)
-		} else {
+		default:
 			s.catchUp(e, late, now)
 			late = nil
 			s.fire(e, tick, TriggerSchedule)
@@ -319,14 +338,20 @@ func (s *Scheduler) admit(e *entry, r Run) error {
 	}
 	last := e.going[len(e.going)-1]
 	switch {
+	case r.Trigger == TriggerCatchUp: // what is made up for comes one after the other
+		e.queued = append(e.queued, r)
+		return nil
 	case policy == OverlapReplace:
-		e.queued = &r
+		for _, q := range e.queued {
+			s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: q.Job, Due: q.Due, Text: "a newer run took its place"})
+		}
+		e.queued = []Run{r}
 		for _, g := range e.going {
 			g.cancel(fmt.Errorf("%w: run %s took its place", ErrCancelled, r.ID))
 		}
 		return nil
-	case policy == OverlapQueue && e.queued == nil:
-		e.queued = &r
+	case policy == OverlapQueue && len(e.queued) == 0:
+		e.queued = append(e.queued, r)
 		return nil
 	case policy == OverlapQueue:
 		return fmt.Errorf("%w, and one waits already", last.still())
@@ -380,24 +405,40 @@ func (g *going) note(e Event) {
 		g.mu.Lock()
 		delete(g.nodes, e.Node)
 		g.mu.Unlock()
+	case KindRunEnded:
+		g.end = e.Ran.Status // read once the run is over
 	}
 }
 
-// ended forgets a run, and starts the one that waits for it.
+// ended forgets a run, starts the one that waits for it, and fires the jobs that
+// follow it.
 func (s *Scheduler) ended(g *going) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.going, g.run.ID)
 	e := g.entry
 	e.going = slices.DeleteFunc(e.going, func(o *going) bool { return o == g })
-	if next := e.queued; next != nil && len(e.going) == 0 {
-		e.queued = nil
-		if s.open && s.jobs[e.job.Name] == e {
-			s.start(e, *next)
-			return
+	current := s.open && s.jobs[e.job.Name] == e
+	switch {
+	case len(e.going) > 0 || len(e.queued) == 0:
+	case current:
+		next := e.queued[0]
+		e.queued = e.queued[1:]
+		s.start(e, next)
+	default:
+		for _, q := range e.queued {
+			s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: q.Job, Due: q.Due,
+				Text: "it waited for an earlier run, and the job was removed or loom is shutting down"})
 		}
-		s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: next.Job, Due: next.Due,
-			Text: "it waited for an earlier run, and the job was removed or loom is shutting down"})
+		e.queued = nil
+	}
+	if !s.open {
+		return
+	}
+	for _, f := range s.followers[e.job.Name] {
+		if f.job.follows(e.job.Name, g.end) {
+			s.fire(f, s.now(), TriggerAfter)
+		}
 	}
 }
 
@@ -484,7 +525,7 @@ type dueHeap []*entry
 
 func (h dueHeap) Len() int { return len(h) }
 func (h dueHeap) Less(i, j int) bool {
-	if c := h[i].next.Compare(h[j].next); c != 0 {
+	if c := h[i].starts().Compare(h[j].starts()); c != 0 {
 		return c < 0
 	}
 	return h[i].job.Name < h[j].job.Name
