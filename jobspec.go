@@ -61,18 +61,8 @@ func builtinDefaults() jobSpec {
 // that means. Other keys are acted on.
 func unacted(key string) string {
 	switch key {
-	case "retries":
-		return "a node that failed is not tried again"
 	case "missed":
 		return "ticks that fell while no daemon ran are not made up; late ticks of a running one are"
-	case "jitter":
-		return "starts are not spread"
-	case "batch", "max_failures":
-		return "all nodes are worked on at once"
-	case "after":
-		return "the end of another job doesn't start it"
-	case "not_during":
-		return "its schedule starts it at these times too"
 	case "log":
 		return "what it prints goes to no file of its own"
 	case "notify":
