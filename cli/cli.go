@@ -1,0 +1,216 @@
+// Package cli is the command tree that loomd and its forks share: check, next,
+// tasks, version, and running jobs and commands from this machine. The daemon
+// adds what only it can do.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/dustinlacewell/loom"
+)
+
+// The exit statuses of every command. They do not change.
+const (
+	ExitOK          = 0
+	ExitFailed      = 1 // the work failed, on some nodes at least
+	ExitUsage       = 2 // the command line makes no sense
+	ExitUnreachable = 3 // there is no daemon to talk to
+	ExitForbidden   = 4 // not permitted
+	ExitNotFound    = 5 // no such job, node or task
+)
+
+// A Program is what commands work with. Name and the writers must be set.
+type Program struct {
+	Name   string // as users call it
+	Tasks  *loom.Registry
+	Dialer loom.Dialer
+
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+
+	Config string // the -c flag, once the command line was read
+
+	began bool // a command was found, and its flags and arguments make sense
+}
+
+// An Error is one that has an exit status of its own.
+type Error struct {
+	Code int
+	Err  error // nil: all was said already
+	Hint string
+}
+
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return "failed"
+	}
+	return e.Err.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// ExitCode returns the exit status that stands for err.
+func ExitCode(err error) int {
+	own, ok := errors.AsType[*Error](err)
+	switch {
+	case err == nil:
+		return ExitOK
+	case ok:
+		return own.Code
+	case errors.Is(err, loom.ErrNotFound):
+		return ExitNotFound
+	case errors.Is(err, fs.ErrPermission):
+		return ExitForbidden
+	}
+	return ExitFailed
+}
+
+// Usage returns an error about the command line.
+func Usage(format string, args ...any) error {
+	return &Error{Code: ExitUsage, Err: fmt.Errorf(format, args...)}
+}
+
+// Execute reads args with the command tree root, which came from Command, and
+// does what they say. Errors about the command line are told from those of the
+// work by their exit status.
+func (p *Program) Execute(ctx context.Context, root *cobra.Command, args []string) error {
+	root.SetArgs(args)
+	root.SetIn(p.Stdin)
+	root.SetOut(p.Stdout)
+	root.SetErr(p.Stderr)
+	root.PersistentPreRun = func(*cobra.Command, []string) { p.began = true }
+	cmd, err := root.ExecuteContextC(ctx)
+	if err != nil && !p.began {
+		return &Error{Code: ExitUsage, Err: err, Hint: cmd.CommandPath() + " --help says more"}
+	}
+	return err
+}
+
+// Report tells a person what went wrong.
+func (p *Program) Report(err error) {
+	own, _ := errors.AsType[*Error](err)
+	if err == nil || own != nil && own.Err == nil {
+		return
+	}
+	if problems := Problems(err); len(problems) > 0 {
+		for _, problem := range problems {
+			fmt.Fprintln(p.Stderr, problem)
+		}
+		return
+	}
+	fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, strings.TrimRight(err.Error(), "\n"))
+	if own != nil && own.Hint != "" {
+		fmt.Fprintf(p.Stderr, "%s: hint: %s\n", p.Name, own.Hint)
+	}
+}
+
+// Command returns the command tree.
+func (p *Program) Command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   p.Name,
+		Short: "cron for a fleet of machines, over plain SSH",
+		Long: `Loom is cron for a fleet: YAML manifests say what runs, when and where, and Loom
+runs it on all those machines at once over plain SSH.
+
+Without a command, ` + p.Name + ` serves: it runs jobs as they fall due, in the foreground.`,
+		Example: `  ` + p.Name + ` demo                             a fleet of machines inside this process
+  ` + p.Name + ` check                            read the manifests, tell every mistake
+  ` + p.Name + ` next                             what will run, and when
+  ` + p.Name + ` run backup --local               run a job now, from here
+  ` + p.Name + ` exec @web --local -- uptime      a command, on many machines at once
+  ` + p.Name + `                                  serve
+
+Exit status:
+  0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
+  4 not permitted, 5 no such job, node or task`,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+	}
+	root.PersistentFlags().StringVarP(&p.Config, "config", "c", "",
+		"main configuration `file`, or several, of which the first that\nexists is used (default "+strings.Join(loom.DefaultFiles(), ",\n")+")")
+	root.AddCommand(p.checkCommand(), p.nextCommand(), p.runCommand(), p.execCommand(), p.tasksCommand(), p.versionCommand())
+	return root
+}
+
+// manifest reads the configuration, and has the dialer heed it.
+func (p *Program) manifest() (*loom.Manifest, error) {
+	m, err := loom.ReadManifest(p.Config, p.Tasks)
+	if err != nil {
+		return nil, &Error{Code: ExitFailed, Err: err}
+	}
+	Configure(p.Dialer, m.Config.SSH)
+	return m, nil
+}
+
+// Configure tells a dialer how the configuration wants nodes to be reached, if
+// it has a method for that.
+func Configure(d loom.Dialer, c loom.SSHConfig) {
+	if d, ok := d.(interface{ Configure(loom.SSHConfig) }); ok {
+		d.Configure(c)
+	}
+}
+
+// Problems returns the mistakes in configuration files that err tells of.
+func Problems(err error) []*loom.ManifestError {
+	switch e := err.(type) { //nolint:errorlint // the tree of errors is walked here
+	case nil:
+		return nil
+	case *loom.ManifestError:
+		return []*loom.ManifestError{e}
+	case interface{ Unwrap() []error }:
+		var all []*loom.ManifestError
+		for _, one := range e.Unwrap() {
+			all = append(all, Problems(one)...)
+		}
+		return all
+	}
+	return Problems(errors.Unwrap(err))
+}
+
+// outputFlag adds -o to a command.
+func outputFlag(cmd *cobra.Command, usual string, others ...string) *string {
+	all := append([]string{usual}, others...)
+	o := cmd.Flags().StringP("output", "o", usual, strings.Join(all, " or "))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp)) // it is our own flag
+	check := cmd.PreRunE
+	cmd.PreRunE = func(c *cobra.Command, args []string) error {
+		for _, one := range all {
+			if *o == one {
+				if check != nil {
+					return check(c, args)
+				}
+				return nil
+			}
+		}
+		return Usage("-o %s: write %s", *o, strings.Join(all, " or "))
+	}
+	return o
+}
+
+// terminal returns the width of the terminal that w is, or 0.
+func terminal(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width < 20 {
+		return 80
+	}
+	return width
+}
+
+// colourful reports whether colours on w are of use.
+func colourful(w io.Writer) bool {
+	return terminal(w) > 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}

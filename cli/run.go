@@ -1,0 +1,295 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dustinlacewell/loom"
+)
+
+// runFlags are those of run and exec.
+type runFlags struct {
+	local   bool
+	stream  bool
+	output  *string
+	most    int
+	timeout time.Duration
+}
+
+func (f *runFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.local, "local", false, "do the work from here, in this process, without the daemon")
+	cmd.Flags().BoolVar(&f.stream, "stream", false, "show each line at once, after its node's name")
+	cmd.Flags().IntVar(&f.most, "max", 0, "nodes at once (default the max_workers of the configuration)")
+	f.output = outputFlag(cmd, "text", "json")
+}
+
+func (p *Program) runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run JOB --local",
+		Short: "Run a job now",
+		Long: `Run applies a job to its targets now, whatever its schedule is, shows how it goes,
+and what came of it. Output that is the same on several nodes is shown once. It
+exits with 1 if the job failed on any node. Ctrl-C ends the work on the nodes.
+
+With --plan nothing is changed: tasks that can tell say what they would change.`,
+		Example: `  ` + p.Name + ` run backup --local
+  ` + p.Name + ` run backup --local --on 'db*' --stream
+  ` + p.Name + ` run motd --local --plan`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: p.completeJobs,
+	}
+	on := cmd.Flags().StringArray("on", nil, "`targets` instead of the job's own: names, @groups, patterns, !exclusions")
+	plan := cmd.Flags().Bool("plan", false, "only tell what would change")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "for each node, instead of the job's own")
+	f.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !f.local {
+			return p.noDaemon()
+		}
+		m, err := p.manifest()
+		if err != nil {
+			return err
+		}
+		found, err := findJob(m, args[0])
+		if err != nil {
+			return err
+		}
+		j := *found // the manifest's own stays as it is
+		if len(*on) > 0 {
+			if j.Targets, err = selectNodes(m, *on); err != nil {
+				return err
+			}
+		}
+		if f.timeout > 0 {
+			j.Timeout = f.timeout
+		}
+		if *plan {
+			j.Task, j.Steps = planOf(&j), nil
+		}
+		return p.work(cmd.Context(), m, &j, &f, *plan)
+	}
+	return cmd
+}
+
+func (p *Program) execCommand() *cobra.Command {
+	var f runFlags
+	var sudo sudoFlag
+	cmd := &cobra.Command{
+		Use:   "exec TARGETS --local -- COMMAND",
+		Short: "Run a command on many nodes at once",
+		Long: `Exec runs a command on nodes and shows what they print. The words after -- are
+joined by spaces, as ssh does, and are a text for the nodes' shell. With one node
+its output is passed on as it comes; with several it is shown when all have ended,
+and what is the same on several nodes only once, or with --stream at once.`,
+		Example: `  ` + p.Name + ` exec all --local -- uptime
+  ` + p.Name + ` exec '@web,!web3' --local --sudo -- systemctl reload nginx
+  ` + p.Name + ` exec db1 --local -- 'dmesg | tail -n 3'`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch dash := cmd.ArgsLenAtDash(); {
+			case len(args) < 2:
+				return errors.New("exec needs targets and a command: exec TARGETS --local -- COMMAND")
+			case dash == 0:
+				return errors.New("the targets stand before the --")
+			}
+			return nil
+		},
+		ValidArgsFunction: p.completeTargets,
+	}
+	cmd.Flags().Var(&sudo, "sudo", "run it by sudo as this user")
+	cmd.Flag("sudo").NoOptDefVal = sudoUsual
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "end it on a node after this long")
+	f.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !f.local {
+			return p.noDaemon()
+		}
+		m, err := p.manifest()
+		if err != nil {
+			return err
+		}
+		dash := max(cmd.ArgsLenAtDash(), 1)
+		targets, err := selectNodes(m, args[:dash])
+		if err != nil {
+			return err
+		}
+		command := strings.Join(args[dash:], " ")
+		return p.work(cmd.Context(), m, &loom.Job{
+			Name: "exec", TaskName: "exec", Targets: targets, Timeout: f.timeout,
+			Task: loom.TaskFunc(func(ctx context.Context, s *loom.Session) error {
+				if sudo.set {
+					s = s.Sudo(sudo.user)
+				}
+				return s.Run(ctx, command)
+			}),
+		}, &f, false)
+	}
+	return cmd
+}
+
+// A sudoFlag is a flag that may have a user.
+type sudoFlag struct {
+	set  bool
+	user string // "": the node's own choice
+}
+
+const sudoUsual = "root"
+
+var _ pflag.Value = (*sudoFlag)(nil)
+
+func (s *sudoFlag) String() string { return s.user }
+func (s *sudoFlag) Type() string   { return "user" }
+func (s *sudoFlag) Set(v string) error {
+	s.set, s.user = true, v
+	if v == sudoUsual {
+		s.user = "" // root, unless the node says otherwise
+	}
+	return nil
+}
+
+// noDaemon says why nothing happens without --local.
+func (p *Program) noDaemon() error {
+	return &Error{Code: ExitUnreachable,
+		Err:  errors.New("this version can't hand work to a running daemon, which has no API yet"),
+		Hint: "add --local to do it from here, in this process"}
+}
+
+// selectNodes is Manifest.Select for what a person typed.
+func selectNodes(m *loom.Manifest, patterns []string) ([]*loom.Node, error) {
+	nodes, err := m.Select(patterns...)
+	switch {
+	case err != nil:
+		return nil, &Error{Code: ExitNotFound, Err: err}
+	case len(nodes) == 0:
+		return nil, &Error{Code: ExitNotFound, Err: fmt.Errorf("%s: all of these nodes are disabled", strings.Join(patterns, " "))}
+	}
+	return nodes, nil
+}
+
+// work runs a job from here and shows it.
+func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *runFlags, plan bool) error {
+	if len(j.Targets) == 0 {
+		return &Error{Code: ExitFailed, Err: fmt.Errorf("job %s has no targets: all of its nodes are disabled", j.Name)}
+	}
+	mode := viewGrouped
+	switch {
+	case *f.output == "json":
+		mode = viewJSON
+	case f.stream:
+		mode = viewStream
+	case len(j.Targets) == 1 && !plan:
+		mode = viewPlain
+	}
+	v := newView(p.Stdout, p.Stderr, mode, j.Targets)
+	v.plan = plan
+
+	pool := &loom.Pool{Dialer: p.Dialer, Max: m.Config.MaxWorkers, Output: m.Config.History.Output, Log: slog.New(slog.DiscardHandler)}
+	if f.most > 0 {
+		pool.Max = f.most
+	}
+	defer pool.Close() //nolint:errcheck // the work is done
+	defer context.AfterFunc(ctx, func() {
+		v.say("%s: %v: ending the work on the nodes; once more leaves them alone", p.Name, context.Cause(ctx))
+	})()
+	still := animate(v)
+	_ = pool.Run(ctx, j, time.Now(), v.observe) // the events tell all that the error does
+	still()
+
+	if mode == viewJSON {
+		if err := writeJSON(p.Stdout, v.json()); err != nil {
+			return err
+		}
+	}
+	if !v.end() {
+		return &Error{Code: ExitFailed}
+	}
+	return nil
+}
+
+// animate redraws the status line until the function it returns is called.
+func animate(v *view) (stop func()) {
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				v.draw()
+			}
+		}
+	})
+	return func() {
+		close(done)
+		wg.Wait()
+	}
+}
+
+// planOf returns a task that tells what the job would change.
+func planOf(j *loom.Job) loom.Task {
+	steps := j.Steps
+	if len(steps) == 0 {
+		steps = []loom.Step{{Task: j.Task, TaskName: j.TaskName}}
+	}
+	return loom.TaskFunc(func(ctx context.Context, s *loom.Session) error {
+		var unknown []string
+		for _, step := range steps {
+			planner, ok := step.Task.(loom.Planner)
+			if !ok {
+				unknown = append(unknown, fmt.Sprintf("no dry run for task %s", step.TaskName))
+				continue
+			}
+			changes, err := planner.Plan(ctx, s)
+			if skip, ok := errors.AsType[*loom.SkipError](err); ok {
+				unknown = append(unknown, skip.Reason)
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			for _, c := range changes {
+				s.Changed("%s", c)
+			}
+		}
+		switch {
+		case len(unknown) == len(steps):
+			return loom.Skip("%s", strings.Join(unknown, "; "))
+		case len(unknown) > 0:
+			s.Log.Info("part of this has no dry run", "why", strings.Join(unknown, "; "))
+		}
+		return nil
+	})
+}
+
+// completeTargets completes the names of nodes and groups.
+func (p *Program) completeTargets(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	m, err := loom.ReadManifest(p.Config, p.Tasks)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	all, groups := []string{"all"}, map[string]bool{}
+	for _, n := range m.Nodes {
+		all = append(all, n.Name)
+		for _, g := range n.Groups {
+			if !groups[g] {
+				groups[g] = true
+				all = append(all, "@"+g)
+			}
+		}
+	}
+	return all, cobra.ShellCompDirectiveNoFileComp
+}
