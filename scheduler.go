@@ -487,6 +487,14 @@ func (s *Scheduler) Abort() {
 	}
 }
 
+// Seen returns when Run last looked at the clock, which it does each second as
+// long as all is well with it.
+func (s *Scheduler) Seen() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handled
+}
+
 func (s *Scheduler) event(e Event) {
 	if s.Observe != nil {
 		s.Observe(e)

@@ -121,17 +121,16 @@ func (p *Program) Command() *cobra.Command {
 		Long: `Loom is cron for a fleet: YAML manifests say what runs, when and where, and Loom
 runs it on all those machines at once over plain SSH.
 
-Without a command, ` + p.Name + ` serves: it runs jobs as they fall due, in the foreground.`,
+Without a command, ` + p.Name + ` serves: it runs jobs as they fall due, in the foreground.
+
+Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
+4 not permitted, 5 no such job, node or task.`,
 		Example: `  ` + p.Name + ` demo                             a fleet of machines inside this process
   ` + p.Name + ` check                            read the manifests, tell every mistake
   ` + p.Name + ` next                             what will run, and when
   ` + p.Name + ` run backup --local               run a job now, from here
   ` + p.Name + ` exec @web --local -- uptime      a command, on many machines at once
-  ` + p.Name + `                                  serve
-
-Exit status:
-  0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
-  4 not permitted, 5 no such job, node or task`,
+  ` + p.Name + `                                  serve`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,

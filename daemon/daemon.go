@@ -128,9 +128,6 @@ func die(s os.Signal) {
 	}
 }
 
-// errTold is an error that was told already.
-func errTold(code int) error { return &cli.Error{Code: code} }
-
 // signalName says why ctx ended.
 func signalName(ctx context.Context) string {
 	if s, ok := errors.AsType[*signalled](context.Cause(ctx)); ok {

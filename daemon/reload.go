@@ -47,9 +47,9 @@ type news struct {
 	Took                    time.Duration
 }
 
-// quiet reports whether nothing is worth telling.
-func (n *news) quiet() bool {
-	return len(n.Added)+len(n.Removed)+len(n.Changed)+len(n.Nodes)+len(n.Problems) == 0 && !n.Config && !n.Mended
+// same reports whether the new manifest says what the old one said.
+func (n *news) same() bool {
+	return len(n.Added)+len(n.Removed)+len(n.Changed)+len(n.Nodes) == 0 && !n.Config
 }
 
 // begin reads the files for the first time. The error says why nothing can run.
@@ -59,7 +59,7 @@ func (r *reloader) begin(ctx context.Context) (again bool, err error) {
 	if m == nil {
 		return false, err
 	}
-	again = r.watch.watch(m.Files, started)
+	again = r.watch.watch(r.reader.Files(), started)
 	r.current = m
 	r.told = problemTexts(m.Problems)
 	return again, nil
@@ -120,6 +120,7 @@ func (r *reloader) run(ctx context.Context, reload <-chan struct{}, again bool) 
 			read()
 		case <-reload:
 			r.log.Info("reload was asked for")
+			r.reader.Refresh()
 			r.told = nil // whoever asks wants to hear it all
 			read()
 		}
@@ -144,22 +145,14 @@ func (r *reloader) read(ctx context.Context) (again bool) {
 		return false
 	}
 	n := news{Manifest: m, Problems: cli.Problems(err)}
-	if m == nil { // nothing of it can be used
-		m = old
-		n.Manifest = old
-		if len(n.Problems) == 0 {
-			n.Problems = []*loom.ManifestError{{File: old.File, Err: err}}
-		}
-	}
-	paths := slices.Compact(slices.Sorted(slices.Values(slices.Concat(m.Files, files(n.Problems)))))
-	again = r.watch.watch(paths, started)
+	again = r.watch.watch(r.reader.Files(), started)
 	if after, _ := look(known); after != before {
 		again = true
 	}
 
-	if m != old {
-		n.compare(old, m)
-		r.current = m
+	n.compare(old, m)
+	r.current = m
+	if !n.same() {
 		r.apply(m)
 	}
 	texts := problemTexts(n.Problems)
@@ -169,18 +162,10 @@ func (r *reloader) read(ctx context.Context) (again bool) {
 	}
 	r.told = texts
 	n.Took = time.Since(started)
-	if !n.quiet() {
+	if !n.same() || len(n.Problems) > 0 || n.Mended {
 		r.tell(n)
 	}
 	return again
-}
-
-func files(problems []*loom.ManifestError) []string {
-	var all []string
-	for _, p := range problems {
-		all = append(all, p.File)
-	}
-	return all
 }
 
 func problemTexts(problems []*loom.ManifestError) []string {
@@ -244,7 +229,7 @@ func logNews(log *slog.Logger, n news) {
 	if n.Mended {
 		log.Info("manifest mended")
 	}
-	if len(n.Added)+len(n.Removed)+len(n.Changed)+len(n.Nodes) == 0 && !n.Config {
+	if n.same() {
 		return
 	}
 	attrs := []any{}

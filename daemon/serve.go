@@ -82,7 +82,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer slog.SetDefault(before)
 
 	r := &reloader{
-		reader: &loom.ManifestReader{File: p.Config, Tasks: p.Tasks},
+		reader: &loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: f.state},
 		watch:  newWatcher(log), log: log,
 	}
 	defer r.watch.close()
