@@ -8,6 +8,12 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require github.com/adhocore/gronx v1.20.4 // indirect
+require (
+	github.com/adhocore/gronx v1.20.4 // indirect
+	github.com/kevinburke/ssh_config v1.6.0 // indirect
+	github.com/kr/fs v0.1.0 // indirect
+	github.com/pkg/sftp v1.13.12 // indirect
+	gopkg.in/yaml.v3 v3.0.1 // indirect
+)
 
 replace github.com/dustinlacewell/loom => ../..
