@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -18,11 +19,20 @@ import (
 // connections kept. Everything else has to be compared with it.
 type bareLoop struct {
 	spec    spec
+	guarded bool // as below
 	config  *ssh.ClientConfig
 	clients []*ssh.Client // by node; nil: not open
 }
 
-func newBareLoop(s spec) (*bareLoop, error) {
+// guarded wraps a command so that the node ends it, with all that it has started,
+// when the connection breaks or the caller hangs up: without that, sshd leaves
+// it running. It is the shortest way that needs nothing but a shell, and it
+// shows what that promise costs, which Loom gives for every command.
+const guarded = `exec 3<&0; setsid sh -c 'true' </dev/null & c=$!
+(cat <&3; kill -9 -- -$c) >/dev/null 2>&1 & w=$!
+exec 3<&-; wait $c; rc=$?; kill $w; exit $rc`
+
+func newBareLoop(s spec, guarded bool) (*bareLoop, error) {
 	text, err := os.ReadFile(s.Key)
 	if err != nil {
 		return nil, err
@@ -35,7 +45,7 @@ func newBareLoop(s spec) (*bareLoop, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bareLoop{spec: s, clients: make([]*ssh.Client, len(s.Hosts)), config: &ssh.ClientConfig{
+	return &bareLoop{spec: s, guarded: guarded, clients: make([]*ssh.Client, len(s.Hosts)), config: &ssh.ClientConfig{
 		User:              s.User,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(key)},
 		HostKeyCallback:   known,
@@ -81,9 +91,19 @@ func (b *bareLoop) run(i int) error {
 		return err
 	}
 	defer s.Close()
-	output, err := s.CombinedOutput("true")
-	if err != nil || len(output) > 0 {
-		return fmt.Errorf("%s: %w: %s", b.spec.Hosts[i], err, output)
+	var stdout, stderr bytes.Buffer // one for both would need a lock, and buffers to copy with
+	s.Stdout, s.Stderr = &stdout, &stderr
+	command := "true"
+	if b.guarded {
+		command = guarded
+		stdin, err := s.StdinPipe() // its end means that we are gone
+		if err != nil {
+			return err
+		}
+		defer stdin.Close()
+	}
+	if err := s.Run(command); err != nil {
+		return fmt.Errorf("%s: %w: %s", b.spec.Hosts[i], err, stderr.Bytes())
 	}
 	return nil
 }

@@ -81,7 +81,9 @@ func client(kind string, in io.Reader, out io.Writer) error {
 func newRunner(kind string, s spec) (runner, error) {
 	switch kind {
 	case "bare":
-		return newBareLoop(s)
+		return newBareLoop(s, false)
+	case "guarded":
+		return newBareLoop(s, true)
 	case "loom":
 		return newLoom(s), nil
 	}

@@ -28,7 +28,12 @@ type keeper interface {
 	close() error
 }
 
-const bare, loomTool, loomdTool = "bare loop", "Loom", "loomd exec"
+const (
+	bare        = "bare loop"
+	bareGuarded = "guarded loop"
+	loomTool    = "Loom"
+	loomdTool   = "loomd exec"
+)
 
 // tools lists all that can be measured. The bare loop comes first: the others
 // are compared with it.
@@ -38,6 +43,7 @@ func tools() []tool {
 	}
 	return []tool{
 		driven(bare, "", self("bare")),
+		driven(bareGuarded, "", self("guarded")),
 		driven(loomTool, "", self("loom")),
 		{name: loomdTool, cold: once(func(f *fleet, o options, _ string) *exec.Cmd {
 			return exec.Command(o.loomd, "exec", "--local", "-c", f.manifest, "all", "--", "true")
