@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"os/exec"
@@ -278,20 +277,21 @@ func runProgram(ctx context.Context, file, dir string, args ...string) ([]byte, 
 		}
 		return nil, fmt.Errorf("running it: %w: %s", plainPathError(err), said)
 	}
-	return stdout.Bytes(), nil
+	return stdout.kept.Bytes(), nil
 }
 
-// A limited keeps what is written, up to a limit.
+// A limited keeps what is written, up to a limit. It doesn't embed the buffer,
+// whose ReadFrom would pass by the limit.
 type limited struct {
-	bytes.Buffer
+	kept bytes.Buffer
 	most int
 	over bool
 }
 
 func (w *limited) Write(p []byte) (int, error) {
-	if w.Len()+len(p) > w.most {
+	if w.kept.Len()+len(p) > w.most {
 		w.over = true
-		return 0, errors.New("too much output")
+		return 0, fmt.Errorf("more than %d bytes", w.most)
 	}
-	return w.Buffer.Write(p)
+	return w.kept.Write(p)
 }

@@ -75,7 +75,11 @@ type Param = bind.Param
 // Add panics if a name is taken or the prototype isn't a struct, a pointer to
 // one, or a TaskFunc: those are mistakes in the program, not in its input.
 func (r *Registry) Add(name string, prototype Task, aliases ...string) {
-	if _, ok := prototype.(TaskFunc); !ok {
+	f, isFunc := prototype.(TaskFunc)
+	switch v := reflect.ValueOf(prototype); {
+	case isFunc && f == nil, v.Kind() == reflect.Pointer && v.IsNil():
+		panic(fmt.Sprintf("loom: Registry.Add(%q): the prototype is nil", name))
+	case !isFunc:
 		if err := bind.Check(prototype); err != nil {
 			panic(fmt.Sprintf("loom: Registry.Add(%q): %v", name, err))
 		}

@@ -244,7 +244,7 @@ func (f *filler) fill(n *yaml.Node) *yaml.Node {
 		if err := f.t.parsed[n].Execute(text, f.data); err != nil {
 			f.problems = append(f.problems, problemAt(n, "%s", templateProblem(err)))
 		}
-		out.Value, out.Tag = text.String(), "!!str"
+		out.Value, out.Tag = text.kept.String(), "!!str"
 		return &out
 	}
 	out.Content = make([]*yaml.Node, len(n.Content))
