@@ -114,10 +114,9 @@ func (f *fleet) write(fanout int) error {
 		}
 	}
 	var known, nodes strings.Builder
-	nodes.WriteString("nodes:\n")
 	for _, h := range f.hosts {
 		fmt.Fprintf(&known, "[%s]:%d %s\n", h, f.port, hostPublic)
-		fmt.Fprintf(&nodes, "  %s: {ip: %s, port: %d, user: %s, identity: %s}\n", h, h, f.port, f.user, f.key)
+		fmt.Fprintf(&nodes, "%s: {ip: %s, port: %d, user: %s, identity: %s}\n", h, h, f.port, f.user, f.key)
 	}
 	client := fmt.Sprintf(`Host *
   User %s

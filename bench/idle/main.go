@@ -175,9 +175,8 @@ func write(dir string, jobs, files int) (config string, err error) {
 		return "", err
 	}
 	var nodes strings.Builder
-	nodes.WriteString("nodes:\n")
 	for i := range 100 {
-		fmt.Fprintf(&nodes, "  web%02d: {ip: 127.0.0.1, user: loom, groups: [web, rack%d]}\n", i, i%10)
+		fmt.Fprintf(&nodes, "web%02d: {ip: 127.0.0.1, user: loom, groups: [web, rack%d]}\n", i, i%10)
 	}
 	texts := map[string]string{
 		"nodes.yaml": nodes.String(),
