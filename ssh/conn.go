@@ -24,6 +24,7 @@ type conn struct {
 	d      *Dialer
 	node   *loom.Node
 	second chan struct{} // held by who has one session and needs another
+	peer   shell.Peer
 
 	mu      sync.Mutex
 	links   []*link
@@ -56,7 +57,7 @@ func (c *conn) Exec(ctx context.Context, cmd loom.Command) error {
 		return err
 	}
 	sc := shell.Command{Text: cmd.Text, Shell: cmd.Shell, Dir: cmd.Dir, Env: cmd.Env,
-		Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr}
+		Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr, Peer: &c.peer}
 	if cmd.User != "" && cmd.User != login {
 		sc.User, sc.Password = cmd.User, string(cmd.Password)
 	}

@@ -27,11 +27,18 @@ type link struct {
 	wg   sync.WaitGroup // its goroutines
 
 	mu      sync.Mutex
-	spare   *channel // open, for the next command
-	opening bool     // one is being opened ahead
-	open    int      // channels in use
-	limit   int      // how many may be open; 0: not known
-	refused error    // the last refusal of one
+	spare   *channel     // open, for the next command
+	opening chan *opened // where a channel that is being opened ahead will be
+	open    int          // channels in use
+	limit   int          // how many may be open; 0: not known
+	learned time.Time    // when we were told; zero: it is the node's setting
+	closed  time.Time    // when one was closed
+}
+
+// An opened is what became of a channel that was opened ahead.
+type opened struct {
+	channel *channel
+	err     error
 }
 
 // A channel is an open session.
@@ -272,25 +279,35 @@ func (l *link) close() error {
 var errClosed = errors.New("the connection was closed")
 
 // prepare opens a channel for the next command, in the background, if there is
-// room for one and it may be wanted.
+// room for one.
 func (l *link) prepare() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.spare != nil || l.opening || l.limit > 0 && l.open >= l.limit || !l.alive() {
+	if l.spare != nil || l.opening != nil || l.full() || !l.alive() {
 		return
 	}
-	l.opening = true
+	wanted := make(chan *opened, 1)
+	l.opening = wanted
 	l.wg.Go(func() {
 		c, err := l.session()
 		l.mu.Lock()
-		l.opening = false
-		if err == nil {
-			l.spare = c
-		} else {
-			l.learn(err)
+		defer l.mu.Unlock()
+		if l.opening != wanted { // somebody waits for it
+			wanted <- &opened{c, err}
+			return
 		}
-		l.mu.Unlock()
+		l.opening, l.spare = nil, c
+		l.learn(err)
 	})
+}
+
+// full reports whether the server would open no further channel. What we were
+// told of that holds for a minute. l.mu is held.
+func (l *link) full() bool {
+	if !l.learned.IsZero() && time.Since(l.learned) > time.Minute {
+		l.limit, l.learned = 0, time.Time{}
+	}
+	return l.limit > 0 && l.open >= l.limit
 }
 
 // session opens a channel, which takes a round trip. It ends with the link at
@@ -298,20 +315,36 @@ func (l *link) prepare() {
 func (l *link) session() (*channel, error) {
 	timer := time.AfterFunc(3*l.t.connect, func() { l.fail(errors.New("it did not answer a request for a session")) })
 	defer timer.Stop()
-	c, requests, err := l.ssh.OpenChannel("session", nil)
-	if err != nil {
-		return nil, err
+	for wait := 5 * time.Millisecond; ; wait *= 2 {
+		c, requests, err := l.ssh.OpenChannel("session", nil)
+		if err == nil {
+			return &channel{c, requests}, nil
+		}
+		// A server may still count one that it has just closed.
+		if refused := (*ssh.OpenChannelError)(nil); !errors.As(err, &refused) || wait > 100*time.Millisecond || !l.justClosed() {
+			return nil, err
+		}
+		pause := time.NewTimer(wait)
+		select {
+		case <-pause.C:
+		case <-l.dead:
+			pause.Stop()
+			return nil, l.why
+		}
 	}
-	return &channel{c, requests}, nil
+}
+
+// justClosed reports whether a channel was closed a moment ago, or none is open.
+func (l *link) justClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open <= 1 || time.Since(l.closed) < 200*time.Millisecond
 }
 
 // learn takes from a refusal how many channels the server allows. l.mu is held.
 func (l *link) learn(err error) {
-	if refused := (*ssh.OpenChannelError)(nil); errors.As(err, &refused) {
-		l.refused = err
-		if l.open > 0 {
-			l.limit = l.open
-		}
+	if refused := (*ssh.OpenChannelError)(nil); errors.As(err, &refused) && l.open > 0 {
+		l.limit, l.learned = l.open, time.Now()
 	}
 }
 
@@ -319,25 +352,35 @@ func (l *link) learn(err error) {
 func (l *link) room() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.spare != nil || l.limit == 0 || l.open < l.limit
+	return l.spare != nil || !l.full()
 }
 
 // take returns a channel. It is counted as open until drop is called.
 func (l *link) take() (*channel, error) {
 	l.mu.Lock()
-	c := l.spare
+	c, wanted := l.spare, l.opening
 	l.spare = nil
+	if c == nil {
+		l.opening = nil // it is ours, if there is one
+	}
 	l.open++
 	l.mu.Unlock()
-	if c == nil || c.closed() {
-		var err error
-		if c, err = l.session(); err != nil {
-			l.mu.Lock()
-			l.open--
-			l.learn(err)
-			l.mu.Unlock()
-			return nil, err
-		}
+
+	var err error
+	switch {
+	case c != nil && !c.closed():
+	case c == nil && wanted != nil:
+		o := <-wanted // ends with the link at the latest
+		c, err = o.channel, o.err
+	default:
+		c, err = l.session()
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.open--
+		l.learn(err)
+		l.mu.Unlock()
+		return nil, err
 	}
 	l.prepare()
 	return c, nil
@@ -362,6 +405,7 @@ func (c *channel) closed() bool {
 func (l *link) drop() {
 	l.mu.Lock()
 	l.open--
+	l.closed = time.Now()
 	l.mu.Unlock()
 	l.prepare()
 }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -64,17 +64,19 @@ func run(tb testing.TB, c loom.Conn, cmd loom.Command) (string, string, error) {
 // me is the user who runs the tests.
 func me() string { return localUser() }
 
-// left lists the processes of this machine that carry a word on their command line.
+// left lists the processes of this machine that carry a word on their command
+// line.
 func left(tb testing.TB, word string) string {
 	tb.Helper()
-	out, err := exec.Command("ps", "-eo", "pid,ppid,pgid,sid,stat,args").Output()
-	if err != nil {
-		tb.Fatal(err)
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil || len(dirs) == 0 {
+		tb.Fatal("this test needs /proc", err)
 	}
 	var found []string
-	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); strings.Contains(line, word) && !strings.HasPrefix(f[4], "Z") {
-			found = append(found, strings.TrimSpace(line))
+	for _, dir := range dirs {
+		line, err := os.ReadFile(dir + "/cmdline")
+		if err == nil && bytes.Contains(line, []byte(word)) { // a zombie has none
+			found = append(found, dir+" "+string(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
 		}
 	}
 	return strings.Join(found, "\n")

@@ -48,7 +48,8 @@ type stream struct {
 }
 
 // launch starts a shell, as the command's user, and has it run a script.
-func (r *run) launch(ctx context.Context, nonce, text string, stdout, stderr io.Writer) (*follower, error) {
+// If quiet is true, its standard error has no marker.
+func (r *run) launch(ctx context.Context, nonce, text string, stdout, stderr io.Writer, quiet bool) (*follower, error) {
 	line := "exec /bin/sh"
 	asks := r.c.User != "" && r.c.Password != ""
 	if r.c.User != "" && !asks {
@@ -62,6 +63,10 @@ func (r *run) launch(ctx context.Context, nonce, text string, stdout, stderr io.
 	f.open.Store(2)
 	f.out = stream{read: p.Read, mark: []byte(mark(nonce)), dst: stdout, ready: make(chan struct{})}
 	f.err = stream{read: p.ReadErr, mark: f.out.mark, dst: stderr, ready: make(chan struct{})}
+	if quiet {
+		f.err.found = true
+		close(f.err.ready)
+	}
 	if r.c.Merged {
 		f.out.mu = new(sync.Mutex)
 		f.err.mu = f.out.mu
@@ -79,7 +84,7 @@ func (r *run) launch(ctx context.Context, nonce, text string, stdout, stderr io.
 // guarding launches a watcher.
 func (r *run) guarding(ctx context.Context, nonce, text string) (*follower, error) {
 	said := new(bytes.Buffer)
-	f, err := r.launch(ctx, nonce, text, &limited{said, saidLimit}, nil)
+	f, err := r.launch(ctx, nonce, text, &limited{said, saidLimit}, nil, false)
 	if err == nil {
 		f.said = said
 	}

@@ -32,7 +32,7 @@ for(i in k)if(!(i in x)&&z[i]!="Z"&&z[i]!="X")printf "%s ",i}';}
 L(){ read -r w s </proc/self/stat
 f=$(F)
 if [ -n "$f" ];then kill -s TERM $f;kill -s CONT $f;elif [ $m = 1 ];then kill -s TERM -- -$g;[ -n "$w" ]||sleep 4;fi
-i=0;while [ -n "$f" ]&&[ $i -lt 12 ];do if [ $i -lt 5 ];then sleep .1||sleep 1;else sleep .5||sleep 1;fi;i=$((i+1));f=$(F);done
+for i in .1 .1 .2 .4 .8 1 1 1;do [ -n "$f" ]||break;sleep $i||sleep 1;f=$(F);done
 i=0;while [ -n "$f" ]&&[ $i -lt 10 ];do kill -s STOP $f;h=$(F);kill -s KILL $f $h;i=$((i+1));f=$(F);done;}
 `
 
@@ -58,6 +58,7 @@ type script struct {
 	nonce string
 	feeds bool // standard input goes to the command, and a second shell watches
 	sudo  bool // the shell is a child of sudo, perhaps in sudo's process group
+	quiet bool // nothing comes before the marker on standard error, so none is needed
 }
 
 // text returns the whole script. It is a function and its call: a shell that
@@ -75,7 +76,10 @@ func (s script) text() string {
 		// the command does not wait for it.
 		b.WriteString("exec 3<&0 </dev/null\n((p=$$ n=" + s.nonce + "\neval " + Quote(ladder+watch) + ") <&3 3<&- >/dev/null 2>&1 &)\nexec 3<&-\n")
 	}
-	b.WriteString("echo " + mark(s.nonce) + " $$ $g >&2;echo " + mark(s.nonce) + " $$ $g\n")
+	if !s.quiet {
+		b.WriteString("echo " + mark(s.nonce) + " >&2;")
+	}
+	b.WriteString("echo " + mark(s.nonce) + " $$ $g\n")
 	if s.feeds {
 		b.WriteString("read -r x&&[ \"$x\" = go ]||exit 97\n")
 	}
@@ -103,7 +107,7 @@ func mark(nonce string) string { return "loom-" + nonce }
 // with text reap to end what they have left. It prints the mark at the start,
 // and at the end what it could not end.
 func guard(text, nonce, target string, p, g int) string {
-	return fmt.Sprintf("_loom(){\np=%d g=%d n=%s\neval %s 2>/dev/null\necho left $f\n}\necho %s $$ $$;echo %[5]s $$ $$ >&2;_loom;exit\n",
+	return fmt.Sprintf("_loom(){\np=%d g=%d n=%s\neval %s 2>/dev/null\necho left $f\n}\necho %s $$ $$;_loom;exit\n",
 		p, g, target, Quote(ladder+text), mark(nonce))
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +24,14 @@ type Command struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer // nil discards
 	Merged         bool      // Stdout and Stderr are one writer
+
+	Peer *Peer // nil: nothing is known of the other side
+}
+
+// A Peer remembers what commands have told about the other side. The zero Peer
+// knows nothing. It is safe for concurrent use.
+type Peer struct {
+	quiet atomic.Bool // start-up files print nothing on standard error
 }
 
 // An Exit says how a command ended.
@@ -113,10 +122,14 @@ type SurvivorError struct {
 }
 
 func (e *SurvivorError) Error() string {
-	if e.PIDs == "" {
-		return fmt.Sprintf("%v; it is not known whether all of its processes ended", e.Cause)
+	s := "it is not known whether all of its processes ended"
+	if e.PIDs != "" {
+		s = "these of its processes could not be ended: " + e.PIDs
 	}
-	return fmt.Sprintf("%v; these of its processes could not be ended: %s", e.Cause, e.PIDs)
+	if e.Cause == nil {
+		return s
+	}
+	return e.Cause.Error() + "; " + s
 }
 
 func (e *SurvivorError) Unwrap() error { return e.Cause }
@@ -184,7 +197,8 @@ type run struct {
 
 func (r *run) run(ctx context.Context) (Exit, error) {
 	s := script{c: r.c, nonce: r.nonce, feeds: r.c.Stdin != nil, sudo: r.c.User != ""}
-	main, err := r.launch(ctx, r.nonce, s.text(), r.c.Stdout, r.c.Stderr)
+	s.quiet = r.c.User == "" && r.c.Peer != nil && r.c.Peer.quiet.Load()
+	main, err := r.launch(ctx, r.nonce, s.text(), r.c.Stdout, r.c.Stderr, s.quiet)
 	if err != nil {
 		return Exit{}, err
 	}
@@ -278,7 +292,11 @@ func (r *run) judge(unguarded bool) (Exit, error) {
 		return Exit{}, fmt.Errorf("%w: the connection that watched it broke", ErrLost)
 	case r.watching != nil && !closed(r.watching) && exit == Exit{Code: 97}:
 		return Exit{}, &NotStartedError{Exit: exit, Ended: true}
-	case exit == Exit{}:
+	}
+	if p := r.c.Peer; p != nil && r.c.User == "" && f.err.found && len(f.err.head) == 0 {
+		p.quiet.Store(true)
+	}
+	if (exit == Exit{}) {
 		return exit, errors.Join(f.out.err, f.err.err)
 	}
 	return exit, nil

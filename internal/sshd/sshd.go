@@ -247,6 +247,19 @@ func (s *Server) stop() {
 	_ = s.cmd.Process.Kill()
 }
 
+// CPU returns how much processor time the connections that have ended took,
+// with all that ran on them and was waited for.
+func (s *Server) CPU() time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	user, _ := strconv.Atoi(fields[13])   // children's, in ticks
+	system, _ := strconv.Atoi(fields[14]) // a number, says proc(5)
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
 // Connections returns the server's processes that each serve one connection.
 func (s *Server) Connections() []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well-formed
