@@ -261,7 +261,7 @@ func (c *conn) session(ctx context.Context) (*link, *channel, error) {
 func (l *link) busy() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.open > 0 || l.spare != nil || l.opening
+	return l.open > 0 || l.spare != nil || l.opening != nil
 }
 
 // fresh makes sure that the link is not one of those that have died in silence:

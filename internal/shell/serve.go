@@ -126,7 +126,9 @@ func (e *Emulator) exec(ctx context.Context, s script, in *bufio.Reader, t Termi
 	defer e.end(s.nonce)
 	defer close(x.done)
 
-	_, _ = fmt.Fprintf(t.Err, "%s %d %d\n", mark(s.nonce), pid, pid)
+	if !s.quiet {
+		_, _ = fmt.Fprintln(t.Err, mark(s.nonce))
+	}
 	_, _ = fmt.Fprintf(t.Out, "%s %d %[2]d\n", mark(s.nonce), pid)
 	if s.feeds {
 		if line, err := in.ReadString('\n'); err != nil || line != "go\n" {
@@ -182,7 +184,6 @@ func (e *Emulator) end(nonce string) {
 // does not. It ends a command and says that nothing is left of it.
 func (e *Emulator) guard(in *bufio.Reader, t Terminal, nonce, target string, watches bool) {
 	_, _ = fmt.Fprintf(t.Out, "%s 2 2\n", mark(nonce))
-	_, _ = fmt.Fprintf(t.Err, "%s 2 2\n", mark(nonce))
 	for watches {
 		line, err := in.ReadString('\n')
 		if line == "quit\n" {
@@ -302,6 +303,7 @@ func parseScript(text string) (script, error) {
 		return strange("it has no end")
 	}
 	s.nonce, rest = rest[:end], rest[end:]
+	s.quiet = !strings.Contains(before, mark(s.nonce)+" >&2")
 	for strings.HasPrefix(rest, " ") {
 		name, value, ok := strings.Cut(rest[1:], "=")
 		if !ok {
