@@ -74,8 +74,8 @@ func (e *Emulator) Serve(ctx context.Context, line string, t Terminal) (exit Exi
 			return syntaxError(t, err), true
 		}
 	}
-	if target, nonce, watches, guards := parseGuard(text); guards {
-		e.guard(in, t, nonce, target, watches)
+	if target, watches, guards := parseGuard(text); guards {
+		e.guard(in, t, text, target, watches)
 		return Exit{}, true
 	}
 	s, err := parseScript(text)
@@ -83,7 +83,27 @@ func (e *Emulator) Serve(ctx context.Context, line string, t Terminal) (exit Exi
 		return syntaxError(t, err), true
 	}
 	s.c.User = user
-	return e.exec(ctx, s, in, t), true
+	return e.exec(ctx, s, text, in, t), true
+}
+
+// say prints what the echo commands of a script would: the markers.
+func say(t Terminal, text string, pid int) {
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "echo loom-") {
+			continue
+		}
+		for command := range strings.SplitSeq(strings.TrimSuffix(line, "\n"), ";") {
+			words, echo := strings.CutPrefix(command, "echo ")
+			to := t.Out
+			if rest, aside := strings.CutSuffix(words, " >&2"); aside {
+				words, to = rest, t.Err
+			}
+			if echo {
+				_, _ = io.WriteString(to, strings.NewReplacer("$$", fmt.Sprint(pid), "$g", fmt.Sprint(pid)).Replace(words)+"\n")
+			}
+		}
+		return
+	}
 }
 
 func syntaxError(t Terminal, err error) Exit {
@@ -116,7 +136,7 @@ func (e *Emulator) ask(in *bufio.Reader, errw io.Writer, nonce, user string) boo
 // for: as long as a watcher waits before it kills.
 const killTime = 5 * time.Second
 
-func (e *Emulator) exec(ctx context.Context, s script, in *bufio.Reader, t Terminal) Exit {
+func (e *Emulator) exec(ctx context.Context, s script, text string, in *bufio.Reader, t Terminal) Exit {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c := *s.c
@@ -126,10 +146,7 @@ func (e *Emulator) exec(ctx context.Context, s script, in *bufio.Reader, t Termi
 	defer e.end(s.nonce)
 	defer close(x.done)
 
-	if !s.quiet {
-		_, _ = fmt.Fprintln(t.Err, mark(s.nonce))
-	}
-	_, _ = fmt.Fprintf(t.Out, "%s %d %[2]d\n", mark(s.nonce), pid)
+	say(t, text, pid)
 	if s.feeds {
 		if line, err := in.ReadString('\n'); err != nil || line != "go\n" {
 			return Exit{Code: 97}
@@ -182,8 +199,8 @@ func (e *Emulator) end(nonce string) {
 
 // guard is a watcher, which waits for the end of its input, or a reaper, which
 // does not. It ends a command and says that nothing is left of it.
-func (e *Emulator) guard(in *bufio.Reader, t Terminal, nonce, target string, watches bool) {
-	_, _ = fmt.Fprintf(t.Out, "%s 2 2\n", mark(nonce))
+func (e *Emulator) guard(in *bufio.Reader, t Terminal, text, target string, watches bool) {
+	say(t, text, 2)
 	for watches {
 		line, err := in.ReadString('\n')
 		if line == "quit\n" {
@@ -266,22 +283,18 @@ func parseAsk(text string) (nonce, user string, ok bool) {
 }
 
 // parseGuard is the inverse of guard.
-func parseGuard(text string) (target, nonce string, watches, ok bool) {
+func parseGuard(text string) (target string, watches, ok bool) {
 	var p, g int
 	if n, _ := fmt.Sscanf(text, "_loom(){\np=%d g=%d n=%s\n", &p, &g, &target); n != 3 {
-		return "", "", false, false
+		return "", false, false
 	}
-	at := strings.LastIndex(text, "\n}\necho loom-")
-	if at < 0 {
-		return "", "", false, false
-	}
-	nonce, _, _ = strings.Cut(text[at+len("\n}\necho loom-"):], " ")
 	for _, end := range []string{watch, reap} {
-		if guard(end, nonce, target, p, g) == text {
-			return target, nonce, end == watch, true
+		function, _, _ := strings.Cut(guard(end, "", target, p, g), "\n}\n")
+		if strings.HasPrefix(text, function) {
+			return target, end == watch, true
 		}
 	}
-	return "", "", false, false
+	return "", false, false
 }
 
 // parseScript is the inverse of script.text.
@@ -303,7 +316,6 @@ func parseScript(text string) (script, error) {
 		return strange("it has no end")
 	}
 	s.nonce, rest = rest[:end], rest[end:]
-	s.quiet = !strings.Contains(before, mark(s.nonce)+" >&2")
 	for strings.HasPrefix(rest, " ") {
 		name, value, ok := strings.Cut(rest[1:], "=")
 		if !ok {
@@ -335,7 +347,7 @@ func parseScript(text string) (script, error) {
 	if s.c.Text, _, ok = unquote(rest); !ok {
 		return strange("the command is not quoted")
 	}
-	if s.text() != text {
+	if _, after, _ := strings.Cut(s.text(), export); before+export+after != text {
 		return strange("it says more than a command")
 	}
 	return s, nil
