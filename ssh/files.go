@@ -57,6 +57,10 @@ type files struct {
 	process *process
 }
 
+// begin is called before every operation: what ends with the context may take a
+// moment to do so.
+func (f *files) begin(op, name string) error { return wrap(op, name, context.Cause(f.ctx)) }
+
 // explain tells why an operation failed, if it is not the file's fault.
 func (f *files) explain(err error) error {
 	switch {
@@ -82,6 +86,9 @@ func wrap(op, name string, err error) error {
 }
 
 func (f *files) Open(name string) (io.ReadCloser, error) {
+	if err := f.begin("open", name); err != nil {
+		return nil, err
+	}
 	r, err := f.sftp.Open(name)
 	if err != nil {
 		return nil, wrap("open", name, f.explain(err))
@@ -109,6 +116,9 @@ func (r *reader) WriteTo(w io.Writer) (int64, error) {
 // that the server's default is used for a moment: while the file is empty, and
 // nothing is written to it before its mode is right.
 func (f *files) Create(name string, perm fs.FileMode) (loom.File, error) {
+	if err := f.begin("create", name); err != nil {
+		return nil, err
+	}
 	w, err := f.sftp.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		if !errors.Is(err, fs.ErrExist) { // version 3 of the protocol has no word for it
@@ -153,21 +163,33 @@ func (w *writer) Sync() error {
 }
 
 func (f *files) Stat(name string) (fs.FileInfo, error) {
+	if err := f.begin("stat", name); err != nil {
+		return nil, err
+	}
 	info, err := f.sftp.Stat(name)
 	return info, wrap("stat", name, f.explain(err))
 }
 
 func (f *files) Lstat(name string) (fs.FileInfo, error) {
+	if err := f.begin("lstat", name); err != nil {
+		return nil, err
+	}
 	info, err := f.sftp.Lstat(name)
 	return info, wrap("lstat", name, f.explain(err))
 }
 
 func (f *files) ReadDir(name string) ([]fs.FileInfo, error) {
+	if err := f.begin("readdir", name); err != nil {
+		return nil, err
+	}
 	infos, err := f.sftp.ReadDir(name)
 	return infos, wrap("readdir", name, f.explain(err))
 }
 
 func (f *files) Rename(from, to string) error {
+	if err := f.begin("rename", to); err != nil {
+		return err
+	}
 	if _, ok := f.sftp.HasExtension("posix-rename@openssh.com"); !ok {
 		return wrap("rename", to, f.explain(f.sftp.Rename(from, to)))
 	}
@@ -176,10 +198,16 @@ func (f *files) Rename(from, to string) error {
 
 // Remove removes a file or an empty directory.
 func (f *files) Remove(name string) error {
+	if err := f.begin("remove", name); err != nil {
+		return err
+	}
 	return wrap("remove", name, f.explain(f.sftp.Remove(name)))
 }
 
 func (f *files) Mkdir(name string, perm fs.FileMode) error {
+	if err := f.begin("mkdir", name); err != nil {
+		return err
+	}
 	if err := f.sftp.Mkdir(name); err != nil {
 		if _, serr := f.sftp.Lstat(name); serr == nil {
 			err = fs.ErrExist
@@ -190,6 +218,9 @@ func (f *files) Mkdir(name string, perm fs.FileMode) error {
 }
 
 func (f *files) Chmod(name string, perm fs.FileMode) error {
+	if err := f.begin("chmod", name); err != nil {
+		return err
+	}
 	return wrap("chmod", name, f.explain(f.sftp.Chmod(name, perm)))
 }
 
