@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +184,11 @@ func TestTemplatesAreFilledInForEachNodeAndRun(t *testing.T) {
 	want := "db1 db1 db1 a r1 2026-01-31T02:00:00Z 2026 x\ndb2 db2 10.0.0.2 a r1 2026-01-31T02:00:00Z 2026 'y'\\''z'"
 	if got := strings.Join(*seen, "\n"); got != want {
 		t.Errorf("applied\n%s\nwant\n%s", got, want)
+	}
+	writeFiles(t, dir, map[string]string{"jobs/0.yaml": "# so that\n# all lines are others\n"})
+	again, err := ReadManifest(dir+"/loom.yaml", tasks)
+	if err != nil || !reflect.DeepEqual(a.Task, again.Job("a").Task) {
+		t.Errorf("the same task read again is another: %v", err)
 	}
 	changes, err := a.Task.(Planner).Plan(t.Context(), &Session{Node: a.Targets[0], Job: "a", RunID: "r2"})
 	if err != nil || len(changes) != 1 || !strings.Contains(string(changes[0]), "r2") {

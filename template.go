@@ -39,6 +39,7 @@ func (l *load) bindTask(j *Job, name *located, args, kwargs *yaml.Node) Task {
 	if !l.tryTemplates(j, tt) {
 		return nil
 	}
+	tt = &templated{task: t, args: placeless(args), kwargs: placeless(kwargs)}
 	if _, ok := t.proto.(Planner); ok {
 		return templatedPlanner{tt}
 	}
@@ -81,12 +82,31 @@ func (l *load) tryTemplates(j *Job, tt *templated) bool {
 }
 
 // A templated is a task whose parameters hold templates. They are filled and
-// bound anew for each node and run.
+// bound anew for each node and run. Two that say the same are deeply equal,
+// wherever they were read.
 type templated struct {
 	task         *registered
 	args, kwargs *yaml.Node
-	at           *yaml.Node
-	parsed       map[*yaml.Node]*template.Template
+
+	// While the manifest is read, and only then:
+	at     *yaml.Node
+	parsed map[*yaml.Node]*template.Template
+}
+
+// placeless copies a node, aliases followed, without where it was written. So
+// it doesn't hold on to the text it is from.
+func placeless(n *yaml.Node) *yaml.Node {
+	if n == nil {
+		return nil
+	}
+	if n.Kind == yaml.AliasNode {
+		return placeless(n.Alias)
+	}
+	out := &yaml.Node{Kind: n.Kind, Style: n.Style, Tag: n.Tag, Value: n.Value}
+	for _, c := range n.Content {
+		out.Content = append(out.Content, placeless(c))
+	}
+	return out
 }
 
 // A templatedPlanner is a templated whose task is a Planner.
@@ -190,6 +210,10 @@ func refersNowhere(n *yaml.Node) bool {
 	return false
 }
 
+func parseTemplate(text string) (*template.Template, error) {
+	return template.New("").Option("missingkey=error").Funcs(template.FuncMap{"quote": Quote}).Parse(text)
+}
+
 // parse parses the templates in all values.
 func (t *templated) parse(nodes ...*yaml.Node) []bind.Problem {
 	var problems []bind.Problem
@@ -202,7 +226,7 @@ func (t *templated) parse(nodes ...*yaml.Node) []bind.Problem {
 			continue
 		}
 		if n.Kind == yaml.ScalarNode && strings.Contains(n.Value, templateMark) && t.parsed[n] == nil {
-			tmpl, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"quote": Quote}).Parse(n.Value)
+			tmpl, err := parseTemplate(n.Value)
 			if err != nil {
 				problems = append(problems, problemAt(n, "%s", templateProblem(err)))
 				continue
@@ -240,11 +264,11 @@ func (f *filler) fill(n *yaml.Node) *yaml.Node {
 	}
 	out := *n
 	if n.Kind == yaml.ScalarNode {
-		text := &limited{most: 1 << 20}
-		if err := f.t.parsed[n].Execute(text, f.data); err != nil {
+		text, err := f.text(n)
+		if err != nil {
 			f.problems = append(f.problems, problemAt(n, "%s", templateProblem(err)))
 		}
-		out.Value, out.Tag = text.kept.String(), "!!str"
+		out.Value, out.Tag = text, "!!str"
 		return &out
 	}
 	out.Content = make([]*yaml.Node, len(n.Content))
@@ -256,6 +280,19 @@ func (f *filler) fill(n *yaml.Node) *yaml.Node {
 		out.Content[i] = f.fill(c)
 	}
 	return &out
+}
+
+func (f *filler) text(n *yaml.Node) (string, error) {
+	tmpl := f.t.parsed[n]
+	if tmpl == nil {
+		var err error
+		if tmpl, err = parseTemplate(n.Value); err != nil {
+			return "", err
+		}
+	}
+	out := &limited{most: 1 << 20}
+	err := tmpl.Execute(out, f.data)
+	return out.kept.String(), err
 }
 
 // templateWhere matches what text/template puts before its messages.
