@@ -291,6 +291,20 @@ func alive(t *testing.T, conn loom.Conn, pids string) string {
 	return strings.TrimSpace(out)
 }
 
+// remaining returns those of the processes that do not end within some seconds:
+// a busy node that is to kill them may need more than Exec waits for.
+func remaining(t *testing.T, conn loom.Conn, pids string) string {
+	t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	left := alive(t, conn, pids)
+	for tries := 0; left != "" && tries < 60; tries++ {
+		<-tick.C
+		left = alive(t, conn, pids)
+	}
+	return left
+}
+
 func (c connCase) cancel(t *testing.T) {
 	conn := c.open(t)
 	var wg sync.WaitGroup
@@ -328,8 +342,8 @@ func cancelOne(t *testing.T, conn loom.Conn, name string, cmd loom.Command) {
 		if err := <-ended; !errors.Is(err, why) {
 			t.Errorf("%s, cancelled = %v, want the cause", name, err)
 		}
-		if left := alive(t, conn, pids); left != "" {
-			t.Errorf("%s, cancelled: still there: %s", name, left)
+		if left := remaining(t, conn, pids); left != "" {
+			t.Errorf("%s, cancelled: still there some time after: %s", name, left)
 		}
 	case err := <-ended:
 		t.Errorf("%s has ended by itself: %v", name, err)
@@ -400,16 +414,8 @@ func (c connCase) close(t *testing.T) {
 		t.Error("a command over a connection that was closed = nil, want an error")
 	}
 
-	// The node ends it by itself, for which it may take its time.
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	left := alive(t, other, pids)
-	for tries := 0; left != "" && tries < 400; tries++ {
-		<-tick.C
-		left = alive(t, other, pids)
-	}
-	if left != "" {
-		t.Errorf("still there 20 s after Close: %s", left)
+	if left := remaining(t, other, pids); left != "" {
+		t.Errorf("still there some time after Close: %s", left)
 	}
 
 	if err := conn.Exec(t.Context(), loom.Command{Text: "true"}); !errors.Is(err, loom.ErrUnreachable) {

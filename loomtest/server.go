@@ -271,13 +271,18 @@ func (s *Server) server() *sshserver.Server {
 	return s.ssh
 }
 
-// admit lets nothing go on while the node hangs.
-func (s *Server) admit(ctx context.Context, what string) error {
+// hangs reports whether the node answers nothing more, and notes that it was
+// asked.
+func (s *Server) hangs() bool {
 	s.mu.Lock()
-	hangs := s.hang
-	s.asked = s.asked || hangs && what != "session"
-	s.mu.Unlock()
-	if !hangs || what == "session" {
+	defer s.mu.Unlock()
+	s.asked = s.asked || s.hang
+	return s.hang
+}
+
+// admit lets no file transfer go on while the node hangs.
+func (s *Server) admit(ctx context.Context, what string) error {
+	if what != "sftp" || !s.hangs() {
 		return nil
 	}
 	<-ctx.Done()
@@ -285,7 +290,7 @@ func (s *Server) admit(ctx context.Context, what string) error {
 }
 
 func (s *Server) exec(ctx context.Context, r *sshserver.Request) sshserver.Exit {
-	if s.machine != nil {
+	if s.machine != nil && !s.hangs() {
 		c, in, ok := shell.Sniff(r.Command, r.Stdin)
 		if ok {
 			s.note(c)
@@ -303,6 +308,10 @@ func (s *Server) exec(ctx context.Context, r *sshserver.Request) sshserver.Exit 
 
 func (s *Server) emulate(ctx context.Context, c shell.Command) shell.Exit {
 	ctx = context.WithValue(ctx, commandKey{}, s.note(c))
+	if s.hangs() {
+		<-ctx.Done()
+		return shell.Exit{}
+	}
 	return shell.Exit{Code: s.handler(ctx, c.Text, c.Stdin, c.Stdout, c.Stderr)}
 }
 
