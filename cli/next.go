@@ -62,7 +62,7 @@ simulates any period.`,
 		if *output == "json" {
 			return p.nextJSON(ticks)
 		}
-		p.nextTable(ticks, jobs, now)
+		p.nextTable(ticks, jobs, now, *from != "")
 		if len(ticks) == mostTicks {
 			fmt.Fprintf(p.Stderr, "%s: these are the first %d; -n and --from show others\n", p.Name, mostTicks)
 		}
@@ -117,11 +117,17 @@ func (p *Program) nextJSON(ticks []Tick) error {
 	return writeJSON(p.Stdout, all)
 }
 
-func (p *Program) nextTable(ticks []Tick, jobs []*loom.Job, now time.Time) {
+func (p *Program) nextTable(ticks []Tick, jobs []*loom.Job, now time.Time, simulated bool) {
 	t := table{head: []string{"TIME", "IN", "JOB", "TARGETS", "NOTE"}}
 	for _, tick := range ticks {
 		t.add(tick.Time.Format("2006-01-02 15:04:05 MST"), until(tick.Time.Sub(now)), tick.Job.Name,
 			shorten(Fold(names(tick.Job.Targets)), 30), tick.Note)
+	}
+	if simulated { // how far that is from now doesn't matter
+		t.head = slices.Delete(t.head, 1, 2)
+		for i := range t.rows {
+			t.rows[i] = slices.Delete(t.rows[i], 1, 2)
+		}
 	}
 	if len(ticks) > 0 {
 		t.write(p.Stdout, terminal(p.Stdout))

@@ -177,9 +177,12 @@ func (v *view) end() bool {
 
 // reason says how a node ended, and why.
 func (v *view) reason(r *loom.Result) string {
-	text := string(r.Status)
-	if r.Reason != "" {
-		text += ": " + r.Reason
+	text, why := string(r.Status), Reason(r)
+	switch {
+	case r.Status == loom.StatusTimeout, strings.HasPrefix(why, text):
+		text = why
+	case why != "":
+		text += ": " + why
 	}
 	if terminal(v.err) > 0 {
 		text = clean(text)
@@ -272,7 +275,10 @@ func groupOutput(r *loom.Result) string {
 	return b.String()
 }
 
-func groupReason(r *loom.Result) string { return string(r.Status) + "\x00" + r.Reason }
+func groupReason(r *loom.Result) string { return string(r.Status) + "\x00" + Reason(r) }
+
+// Reason is why a node is not ok, without the node's name before it.
+func Reason(r *loom.Result) string { return strings.TrimPrefix(r.Reason, r.Node+": ") }
 
 // printGroup shows what nodes printed and changed. Nodes that did neither are
 // not worth a word if they are ok: the sum has them.

@@ -301,7 +301,7 @@ func (d *demo) event(e loom.Event) {
 func reason(r *loom.Result) string {
 	exit, ok := errors.AsType[*loom.ExitError](r.Err)
 	if !ok || exit.Stderr == "" {
-		return r.Reason
+		return cli.Reason(r)
 	}
 	return strings.TrimSpace(exit.Stderr)
 }

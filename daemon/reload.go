@@ -31,6 +31,7 @@ type reloader struct {
 
 	apply func(*loom.Manifest) // has a manifest take effect
 	tell  func(news)           // hears of each reading that changed anything
+	super *supervisor          // hears of it too
 
 	current *loom.Manifest
 	told    []string // the problems that were told
@@ -76,6 +77,7 @@ func (r *reloader) run(ctx context.Context, reload <-chan struct{}, again bool) 
 	quiet.Stop()
 	defer quiet.Stop()
 	var since time.Time // the first change that was not read; zero: there is none
+	sure := again       // that there is one, however the files look
 	changed := func() {
 		now := time.Now()
 		if since.IsZero() {
@@ -83,10 +85,10 @@ func (r *reloader) run(ctx context.Context, reload <-chan struct{}, again bool) 
 		}
 		quiet.Reset(max(min(settle, patience-now.Sub(since)), 0))
 	}
-	read := func() {
+	read := func(asked bool) {
 		since = time.Time{}
 		quiet.Stop()
-		if r.read(ctx) {
+		if sure = r.read(ctx, asked); sure {
 			changed()
 		}
 		inventory.Reset(r.inventoryRefresh())
@@ -105,24 +107,26 @@ func (r *reloader) run(ctx context.Context, reload <-chan struct{}, again bool) 
 			}
 		case err := <-failures: // events were lost
 			r.log.Warn("watching files failed: all are read again", "err", err)
+			sure = true
 			changed()
 		case <-look.C:
 			if r.watch.changed() {
 				changed()
 			}
 		case <-quiet.C:
-			if r.watch.changed() {
-				read()
+			if sure || r.watch.changed() {
+				read(false)
 			} else {
 				since = time.Time{}
 			}
 		case <-inventory.C:
-			read()
+			read(false)
 		case <-reload:
 			r.log.Info("reload was asked for")
 			r.reader.Refresh()
 			r.told = nil // whoever asks wants to hear it all
-			read()
+			read(true)
+			r.log.Info("reload is done", "jobs", len(r.current.Jobs), "problems", len(r.told))
 		}
 	}
 }
@@ -134,9 +138,13 @@ func (r *reloader) inventoryRefresh() time.Duration {
 }
 
 // read reads the files and has what changed take effect. It reports whether
-// they have changed meanwhile.
-func (r *reloader) read(ctx context.Context) (again bool) {
+// they have changed meanwhile. If it was asked for, the service manager waits to
+// hear how it went.
+func (r *reloader) read(ctx context.Context, asked bool) (again bool) {
 	started := time.Now()
+	if asked {
+		r.super.reloading()
+	}
 	old := r.current
 	known := r.watch.paths
 	before, _ := look(known)
@@ -153,6 +161,9 @@ func (r *reloader) read(ctx context.Context) (again bool) {
 	n.compare(old, m)
 	r.current = m
 	if !n.same() {
+		if !asked {
+			r.super.reloading()
+		}
 		r.apply(m)
 	}
 	texts := problemTexts(n.Problems)
@@ -162,9 +173,14 @@ func (r *reloader) read(ctx context.Context) (again bool) {
 	}
 	r.told = texts
 	n.Took = time.Since(started)
-	if !n.same() || len(n.Problems) > 0 || n.Mended {
+	worthTelling := !n.same() || len(n.Problems) > 0 || n.Mended
+	if worthTelling {
 		r.tell(n)
 	}
+	if worthTelling || asked {
+		r.super.ready(status(m, len(texts)))
+	}
+	r.log.Debug("manifest read", "jobs", len(m.Jobs), "problems", len(texts), "took", n.Took)
 	return again
 }
 

@@ -103,18 +103,15 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	scheduler := &loom.Scheduler{Pool: pool, Grace: m.Config.Grace, Log: log, Observe: loom.LogEvents(log)}
 	scheduler.Load(m)
 
-	super := supervisor{log: log}
+	super := &supervisor{log: log}
+	r.super = super
 	r.apply = func(now *loom.Manifest) {
-		super.reloading()
 		heed(log, m.Config, now.Config)
 		cli.Configure(p.Dialer, now.Config.SSH)
 		pool.Resize(now.Config.MaxWorkers)
 		scheduler.Load(now)
 	}
-	r.tell = func(n news) {
-		logNews(log, n)
-		super.ready(status(n.Manifest, len(r.told)))
-	}
+	r.tell = func(n news) { logNews(log, n) }
 	announce(log, m, state.dir)
 
 	proc.serving.Store(true)
@@ -187,12 +184,12 @@ func alive(ctx context.Context, s *loom.Scheduler) error {
 
 // status is a line about how things stand.
 func status(m *loom.Manifest, problems int) string {
-	s := fmt.Sprintf("%d jobs on %d nodes", len(m.Jobs), len(m.Nodes))
+	s := fmt.Sprintf("jobs: %d, nodes: %d", len(m.Jobs), len(m.Nodes))
 	if problems > 0 {
-		s += fmt.Sprintf(", %d problems in the manifests", problems)
+		s += fmt.Sprintf(", problems in the manifests: %d", problems)
 	}
 	if next := cli.Upcoming(m.Jobs, time.Now(), time.Time{}, 1); len(next) > 0 {
-		s += fmt.Sprintf(", next %s at %s", next[0].Job.Name, next[0].Time.Format("15:04:05"))
+		s += fmt.Sprintf(", next: %s at %s", next[0].Job.Name, next[0].Time.Format("15:04:05"))
 	}
 	return s
 }

@@ -10,23 +10,26 @@ import (
 )
 
 // A supervisor is the service manager that has started this process, if there
-// is one and it wants to be told how things stand (sd_notify(3)).
+// is one and it wants to be told how things stand (sd_notify(3)). Nil tells nobody.
 type supervisor struct{ log *slog.Logger }
 
-func (s supervisor) ready(status string) {
+func (s *supervisor) ready(status string) {
 	s.tell(systemd.SdNotifyReady + "\nSTATUS=" + status)
 }
 
 // reloading must be followed by ready.
-func (s supervisor) reloading() {
+func (s *supervisor) reloading() {
 	s.tell(systemd.SdNotifyReloading + "\n" + systemd.SdNotifyMonotonicUsec())
 }
 
-func (s supervisor) stopping(status string) {
+func (s *supervisor) stopping(status string) {
 	s.tell(systemd.SdNotifyStopping + "\nSTATUS=" + status)
 }
 
-func (s supervisor) tell(what string) {
+func (s *supervisor) tell(what string) {
+	if s == nil {
+		return
+	}
 	if _, err := systemd.SdNotify(false, what); err != nil {
 		s.log.Warn("service manager can't be told", "err", err)
 	}
@@ -34,7 +37,7 @@ func (s supervisor) tell(what string) {
 
 // watchdog tells the service manager that all is well until ctx ends, as often
 // as it wants to hear it, if it wants to. It does so only while alive says so.
-func (s supervisor) watchdog(ctx context.Context, alive func() error) {
+func (s *supervisor) watchdog(ctx context.Context, alive func() error) {
 	limit, err := systemd.SdWatchdogEnabled(false)
 	if err != nil {
 		s.log.Warn("watchdog is not understood", "err", err)

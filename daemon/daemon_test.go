@@ -1,0 +1,402 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"go.uber.org/goleak"
+
+	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/cli"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// echo is a task.
+type echo struct{ Text string }
+
+func (t echo) Apply(ctx context.Context, s *loom.Session) error { return s.Run(ctx, "echo", t.Text) }
+
+func registry() *loom.Registry {
+	r := new(loom.Registry)
+	r.Add("echo", echo{})
+	return r
+}
+
+// write makes files below dir from the pairs of a name and a text.
+func write(t *testing.T, dir string, pairs ...string) {
+	t.Helper()
+	for i := 0; i < len(pairs); i += 2 {
+		name := filepath.Join(dir, pairs[i])
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(pairs[i+1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+const (
+	mainFile = "nodes: {a: {transport: local}}\njobspath: jobs\nstate: state\n"
+	oneJob   = "jobs: {one: {task: echo, args: [hello], schedule: '* * * * * *', targets: a}}\n"
+	twoJob   = "jobs: {two: {task: echo, args: [hello], schedule: '@hourly', targets: a}}\n"
+)
+
+// A safeBuffer is a buffer for several goroutines.
+type safeBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// until waits for a text to appear.
+func (b *safeBuffer) until(t *testing.T, text string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(b.String(), text); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in:\n%s", text, b.String())
+		}
+	}
+}
+
+func TestRunServesUntilItsContextEnds(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
+	ctx, stop := context.WithCancelCause(t.Context())
+	var log safeBuffer
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, Options{Tasks: registry()}, []string{"-c", filepath.Join(dir, "loom.yaml")}, nil, &log, &log)
+	}()
+	log.until(t, `msg="run ended" job=one`)
+	write(t, dir, "jobs/two.yaml", twoJob)
+	log.until(t, `msg="manifest reloaded" added=two`)
+	stop(errors.New("enough"))
+	if err := <-done; err != nil {
+		t.Errorf("Run = %v, want nil after its context", err)
+	}
+	if !strings.Contains(log.String(), "msg=stopping why=enough") {
+		t.Errorf("the log does not say why it stops:\n%s", log.String())
+	}
+	if lock, err := os.ReadFile(filepath.Join(dir, "state", "lock")); err != nil || len(lock) > 0 {
+		t.Errorf("lock = %q, %v; want it empty after the end", lock, err)
+	}
+}
+
+func TestRunTellsErrors(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"chek"}, cli.ExitUsage, `unknown command "chek"`},
+		{[]string{"check", "-c", "nowhere.yaml"}, cli.ExitFailed, "nowhere.yaml"},
+		{[]string{"demo"}, cli.ExitFailed, "needs a transport"},
+		{[]string{"tasks", "ecko"}, cli.ExitNotFound, `did you mean "echo"`},
+	} {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			var out bytes.Buffer
+			err := Run(t.Context(), Options{Tasks: registry()}, tt.args, nil, &out, &out)
+			if got := cli.ExitCode(err); got != tt.code {
+				t.Errorf("exit code of %v = %d, want %d", err, got, tt.code)
+			}
+			if !strings.Contains(out.String(), tt.want) {
+				t.Errorf("it says\n%s\nwhich lacks %q", &out, tt.want)
+			}
+		})
+	}
+}
+
+func TestSignals(t *testing.T) {
+	sig := make(chan os.Signal)
+	died := make(chan os.Signal, 1)
+	ctx, p := listen(t.Context(), sig, func(s os.Signal) { died <- s })
+	defer close(sig)
+	p.serving.Store(true)
+
+	sig <- syscall.SIGHUP
+	sig <- syscall.SIGHUP // while the first waits
+	<-p.reload
+	if ctx.Err() != nil {
+		t.Fatal("SIGHUP ended the context")
+	}
+	sig <- syscall.SIGTERM
+	<-ctx.Done()
+	if got := context.Cause(ctx).Error(); got != "terminated" {
+		t.Errorf("cause = %q, want terminated", got)
+	}
+	sig <- os.Interrupt
+	<-p.abort
+	select {
+	case s := <-died:
+		t.Fatalf("died of %v, the second signal", s)
+	default:
+	}
+	sig <- os.Interrupt
+	<-died
+}
+
+func TestSIGHUPEndsWhatDoesNotServe(t *testing.T) {
+	sig := make(chan os.Signal)
+	died := make(chan os.Signal, 1)
+	ctx, _ := listen(t.Context(), sig, func(s os.Signal) { died <- s })
+	defer close(sig)
+	sig <- syscall.SIGHUP
+	<-ctx.Done()
+	sig <- os.Interrupt
+	<-died
+}
+
+func TestStateDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "state")
+	s, err := openState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode = %v, %v; want 0700", info.Mode(), err)
+	}
+	_, err = openState(dir)
+	if want := fmt.Sprintf("another daemon (process %d)", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the second one = %v, want %q", err, want)
+	}
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+	if s, err = openState(dir); err != nil {
+		t.Fatalf("after the first one's end: %v", err)
+	}
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+
+	if err := os.Chmod(dir, 0o750); err != nil { //nolint:gosec // that is the point
+		t.Fatal(err)
+	}
+	if _, err := openState(dir); err == nil || !strings.Contains(err.Error(), "chmod 700 "+dir) {
+		t.Errorf("one that is open to others = %v, want a refusal that says what to do", err)
+	}
+	if _, err := openState("/proc/nowhere"); err == nil || !strings.Contains(err.Error(), "/proc/nowhere") {
+		t.Errorf("one that can't be made = %v", err)
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	if err := beating(time.Now().Add(-2 * time.Second)); err != nil {
+		t.Errorf("a look two seconds ago: %v", err)
+	}
+	if err := beating(time.Now().Add(-time.Minute)); err == nil || !strings.Contains(err.Error(), "1m0s") {
+		t.Errorf("a look a minute ago = %v, want an error that says so", err)
+	}
+	if err := alive(t.Context(), &loom.Scheduler{}); err == nil {
+		t.Error("a scheduler that never ran is alive")
+	}
+}
+
+func TestWayThroughLinks(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "v1/a.yaml", "x", "plain/b.yaml", "y")
+	for link, target := range map[string]string{
+		"jobs/..data": "../v1", "jobs/a.yaml": "..data/a.yaml", "etc": filepath.Join(dir, "jobs"),
+		"loop1": "loop2", "loop2": "loop1", "dangling": "nowhere/x",
+	} {
+		write(t, dir, "jobs/keep", "")
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		path string
+		want []string
+	}{
+		{"plain/b.yaml", []string{"plain/b.yaml"}},
+		{"jobs/a.yaml", []string{"jobs/a.yaml", "jobs/..data", "v1/a.yaml"}},
+		{"etc/a.yaml", []string{"etc", "jobs/a.yaml", "jobs/..data", "v1/a.yaml"}},
+		{"dangling", []string{"dangling", "nowhere/x"}},
+		{"not/there", []string{"not/there"}},
+	} {
+		way := wayfinder{}
+		for range 2 { // what it remembers is no other than what it finds
+			var got []string
+			for _, step := range way.to(filepath.Join(dir, tt.path)) {
+				rel, _ := filepath.Rel(dir, step)
+				got = append(got, rel)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("way to %s = %q, want %q", tt.path, got, tt.want)
+			}
+		}
+	}
+	if steps := (wayfinder{}).to(filepath.Join(dir, "loop1")); len(steps) < 2 {
+		t.Errorf("way through a loop = %q", steps)
+	}
+}
+
+func TestEventsThatMatter(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "loom.yaml", mainFile, "jobs/a.yaml", oneJob)
+	w := newWatcher(slog.New(slog.DiscardHandler))
+	defer w.close()
+	w.watch([]string{filepath.Join(dir, "loom.yaml"), filepath.Join(dir, "jobs"), filepath.Join(dir, "jobs/a.yaml")}, time.Now())
+	for name, want := range map[string]bool{
+		"loom.yaml": true, "loom.yaml~": false, "other.yaml": false, "jobs": true, "jobs/a.yaml": true, "jobs/new.yaml": true,
+		"jobs/dir": true, "jobs/.a.yaml.swp": false, "jobs/#a.yaml#": false, "jobs/a.yaml~": false, "jobs/..data": false,
+	} {
+		if got := w.concerns(fsnotify.Event{Name: filepath.Join(dir, name)}); got != want {
+			t.Errorf("%s concerns us: %v, want %v", name, got, want)
+		}
+	}
+	if !slices.Equal(slices.Sorted(slices.Values(w.fs.WatchList())), []string{dir, filepath.Join(dir, "jobs")}) {
+		t.Errorf("watched: %q", w.fs.WatchList())
+	}
+	// A directory that another one has taken the place of is watched anew.
+	if err := os.Rename(filepath.Join(dir, "jobs"), filepath.Join(dir, "was")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "jobs/a.yaml", oneJob)
+	if !w.changed() {
+		t.Error("another directory looks the same")
+	}
+	w.watch(w.paths, time.Now())
+	if info, err := os.Stat(filepath.Join(dir, "jobs")); err != nil || !os.SameFile(info, w.dirs[filepath.Join(dir, "jobs")]) {
+		t.Errorf("watched is not the directory that is there now (%v)", err)
+	}
+}
+
+func TestChangeDuringTheReading(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "a", "x")
+	w := &watcher{log: slog.New(slog.DiscardHandler), dirs: map[string]fs.FileInfo{}}
+	before := time.Now().Add(-time.Second)
+	if !w.watch([]string{filepath.Join(dir, "a")}, before) {
+		t.Error("a file that was written after the reading began is taken for read")
+	}
+	if w.watch([]string{filepath.Join(dir, "a")}, time.Now().Add(time.Minute)) {
+		t.Error("a file that was written long ago is read again")
+	}
+}
+
+// TestWhereTheKernelDoesNotTell has a reloader without the kernel's help notice
+// an edit, on a fake clock.
+func TestWhereTheKernelDoesNotTell(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
+	synctest.Test(t, func(t *testing.T) {
+		var told []news
+		log := slog.New(slog.DiscardHandler)
+		r := &reloader{
+			reader: &loom.ManifestReader{File: filepath.Join(dir, "loom.yaml"), Tasks: registry()},
+			watch:  &watcher{log: log, dirs: map[string]fs.FileInfo{}}, log: log,
+			apply: func(*loom.Manifest) {}, tell: func(n news) { told = append(told, n) },
+		}
+		again, err := r.begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.run(ctx, nil, again)
+		}()
+		write(t, dir, "jobs/two.yaml", twoJob)
+		<-time.After(rescan + patience)
+		synctest.Wait()
+		if len(told) != 1 || !slices.Equal(told[0].Added, []string{"two"}) {
+			t.Errorf("news = %+v, want the job two", told)
+		}
+
+		// A broken edit is told once, not with each look.
+		write(t, dir, "jobs/two.yaml", "jobs: {two: {tsk: echo}}\n")
+		<-time.After(5 * rescan)
+		synctest.Wait()
+		if len(told) != 2 || len(told[1].Problems) == 0 || !told[1].same() {
+			t.Errorf("news = %+v, want problems, once", told)
+		}
+		write(t, dir, "jobs/two.yaml", twoJob)
+		<-time.After(2 * rescan)
+		synctest.Wait()
+		if len(told) != 3 || !told[2].Mended || !told[2].same() {
+			t.Errorf("news = %+v, want that all is well again", told)
+		}
+		stop()
+		<-done
+	})
+}
+
+func TestWhatIsDifferent(t *testing.T) {
+	node := func(name, address string) *loom.Node { return &loom.Node{Name: name, Address: address} }
+	a, b := node("a", ""), node("b", "")
+	job := func(name string, line int, targets ...*loom.Node) *loom.Job {
+		return &loom.Job{Name: name, Line: line, Task: echo{name}, Targets: targets}
+	}
+	old := &loom.Manifest{Nodes: []*loom.Node{a, b}, Jobs: []*loom.Job{job("gone", 1, a), job("moved", 2, a), job("other", 3, a)}}
+	now := &loom.Manifest{Nodes: []*loom.Node{a, node("b", "10.0.0.1")},
+		Jobs: []*loom.Job{job("moved", 5, node("a", "")), job("new", 1, a), job("other", 3, a, b)}}
+	var n news
+	n.compare(old, now)
+	if !slices.Equal(n.Added, []string{"new"}) || !slices.Equal(n.Removed, []string{"gone"}) ||
+		!slices.Equal(n.Changed, []string{"other"}) || !slices.Equal(n.Nodes, []string{"b"}) || n.Config {
+		t.Errorf("compare = %+v", n)
+	}
+	var same news
+	same.compare(now, now)
+	if !same.same() {
+		t.Errorf("compare with itself = %+v", same)
+	}
+}
+
+func TestKeysThatWait(t *testing.T) {
+	var log bytes.Buffer
+	began := loom.Config{State: "a", Grace: time.Second, MaxWorkers: 1}
+	now := began
+	now.Grace, now.MaxWorkers = time.Minute, 5
+	heed(slog.New(slog.NewTextHandler(&log, nil)), began, now)
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "key=grace") {
+		t.Errorf("log = %q, want one line about grace", got)
+	}
+}
+
+func TestFewNames(t *testing.T) {
+	many := make([]string, 25)
+	for i := range many {
+		many[i] = fmt.Sprint(i)
+	}
+	if got, want := few(many), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 15 more"; got != want {
+		t.Errorf("few = %q, want %q", got, want)
+	}
+}
