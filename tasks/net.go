@@ -181,20 +181,24 @@ func (t Wait) Apply(ctx context.Context, s *loom.Session) error {
 
 	limit, cancel := limited(ctx, timeout)
 	defer cancel()
-	last := errors.New("nothing was seen yet")
+	last := errors.New("the first look did not end")
 	for {
 		down, err := t.once(limit, look)
+		up := err == nil && down == nil
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err == nil && (down == nil) == (t.State != "down"):
+		case up && t.State != "down":
 			return nil
-		case err != nil && limit.Err() == nil:
-			return fmt.Errorf("wait for %s: %w", t.what(), err)
-		case err == nil && down != nil:
-			last = down
-		case err == nil:
+		case up:
 			last = errors.New("it is still up")
+		case limit.Err() != nil: // the look was cut short, and says nothing
+		case err != nil:
+			return fmt.Errorf("wait for %s: %w", t.what(), err)
+		case t.State == "down":
+			return nil
+		default:
+			last = down
 		}
 		if err := pause(limit, interval); err != nil {
 			if ctx.Err() != nil {
@@ -205,16 +209,19 @@ func (t Wait) Apply(ctx context.Context, s *loom.Session) error {
 	}
 }
 
+// A looker looks once. Down says why the thing is down, and is nil if it is up;
+// err says why nobody can tell.
+type looker func(ctx context.Context) (down, err error)
+
 // maxLook is the longest that one look may take.
 const maxLook = 30 * time.Second
 
-// once looks once. Down says why the thing is down, and is nil if it is up; err
-// says why nobody can tell.
-func (t Wait) once(ctx context.Context, look func(context.Context) (error, error)) (down, err error) {
+// once looks once, and takes what does not answer for down.
+func (t Wait) once(ctx context.Context, look looker) (down, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxLook, fmt.Errorf("no answer within %v", maxLook))
 	defer cancel()
 	down, err = look(ctx)
-	if err != nil && errors.Is(err, context.Cause(ctx)) {
+	if ctx.Err() != nil && (down != nil || err != nil) {
 		return context.Cause(ctx), nil
 	}
 	return down, err
@@ -243,7 +250,7 @@ func (t Wait) what() string {
 }
 
 // looker returns how to look, and what to call after the last look.
-func (t Wait) looker(ctx context.Context, s *loom.Session) (look func(context.Context) (error, error), done func(), err error) {
+func (t Wait) looker(ctx context.Context, s *loom.Session) (look looker, done func(), err error) {
 	done = func() {}
 	if t.From == "control" {
 		switch {
@@ -252,15 +259,15 @@ func (t Wait) looker(ctx context.Context, s *loom.Session) (look func(context.Co
 			if host == "" {
 				host = address(s.Node)
 			}
-			return func(ctx context.Context) (error, error) { return dial(ctx, host, t.Port), nil }, done, nil
+			return func(ctx context.Context) (down, err error) { return dial(ctx, host, t.Port), nil }, done, nil
 		case t.URL != "":
-			return func(ctx context.Context) (error, error) { return fetch(ctx, t.URL), nil }, done, nil
+			return func(ctx context.Context) (down, err error) { return fetch(ctx, t.URL), nil }, done, nil
 		case t.File != "":
 			file, err := localPath(t.File)
 			if err != nil {
 				return nil, nil, err
 			}
-			return func(context.Context) (error, error) { _, err := os.Stat(file); return err, nil }, done, nil
+			return func(context.Context) (down, err error) { _, down = os.Stat(file); return down, nil }, done, nil
 		}
 		here, err := control(ctx, s)
 		if err != nil {
@@ -268,7 +275,7 @@ func (t Wait) looker(ctx context.Context, s *loom.Session) (look func(context.Co
 		}
 		s, done = here, func() { _ = here.Conn.Close() }
 	}
-	return func(ctx context.Context) (error, error) { return t.onNode(ctx, s) }, done, nil
+	return func(ctx context.Context) (down, err error) { return t.onNode(ctx, s) }, done, nil
 }
 
 func dial(ctx context.Context, host string, port int) error {

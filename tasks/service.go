@@ -75,7 +75,7 @@ if [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then
 		[ "$do" = reload ] && do=reload-or-restart
 		systemctl "$do" -- "$name" && exit
 		r=$?
-		systemctl --no-pager --full -n 10 status -- "$name" >&2
+		systemctl status --no-pager --full -n 10 -- "$name" >&2
 		exit $r
 		;;
 	*) exec systemctl "$do" -- "$name" ;;
