@@ -153,6 +153,7 @@ func TestScript(t *testing.T) {
 		{name: "empty", text: ""},
 	}
 	eachShell(t, func(t *testing.T, b *bench, home string) {
+		t.Helper()
 		for i, tt := range tests {
 			task := tt.task
 			task.File = write(t, local, filepath.Join(t.Name(), string(rune('a'+i)), "name of it.sh"), tt.text)

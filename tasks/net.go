@@ -221,7 +221,14 @@ func (t Wait) once(ctx context.Context, look looker) (down, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxLook, fmt.Errorf("no answer within %v", maxLook))
 	defer cancel()
 	down, err = look(ctx)
-	if ctx.Err() != nil && (down != nil || err != nil) {
+	if down == nil && err == nil {
+		return nil, nil
+	}
+	// A dial can end at its deadline before the context does.
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		<-ctx.Done()
+	}
+	if ctx.Err() != nil {
 		return context.Cause(ctx), nil
 	}
 	return down, err

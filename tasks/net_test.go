@@ -20,6 +20,7 @@ import (
 
 func TestPing(t *testing.T) {
 	eachShell(t, func(t *testing.T, b *bench, _ string) {
+		t.Helper()
 		if changed, err := b.apply(t.Context(), tasks.Ping{}); err != nil || len(changed) > 0 {
 			t.Fatalf("changed %q, %v", changed, err)
 		}
@@ -102,7 +103,7 @@ func TestWaitLooks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // nothing comes of it
+	t.Cleanup(func() { _ = l.Close() })
 	port := l.Addr().(*net.TCPAddr).Port
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
