@@ -98,9 +98,6 @@ func (t Put) steps(ctx context.Context, s *loom.Session) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasSuffix(t.RemotePath, "/") || t.RemotePath == "" || t.RemotePath == "~" {
-		inside = true
-	}
 	var steps []step
 	for len(list) > 0 {
 		n := chunk(list)
@@ -127,6 +124,7 @@ func (t Put) sendings() (list []sending, inside bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
+	inside = strings.HasSuffix(t.RemotePath, "/") || t.RemotePath == "" || t.RemotePath == "~"
 	sources := []string{name}
 	if _, err := os.Lstat(name); err != nil && t.UseGlob && strings.ContainsAny(name, "*?[") {
 		if sources, err = filepath.Glob(name); err != nil {
@@ -135,7 +133,7 @@ func (t Put) sendings() (list []sending, inside bool, err error) {
 		if len(sources) == 0 {
 			return nil, false, fmt.Errorf("local_path: nothing here matches %s", name)
 		}
-		inside = len(sources) > 1
+		inside = inside || len(sources) > 1
 	}
 	for _, src := range sources {
 		err := filepath.WalkDir(src, func(p string, _ fs.DirEntry, err error) error {

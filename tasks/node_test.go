@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -56,7 +57,18 @@ func (c shellNode) Exec(ctx context.Context, cmd loom.Command) error {
 	for name, value := range cmd.Env {
 		x.Env = append(x.Env, name+"="+value)
 	}
-	x.Stdin, x.Stdout, x.Stderr = cmd.Stdin, cmd.Stdout, cmd.Stderr
+	x.Stdout, x.Stderr = cmd.Stdout, cmd.Stderr
+	if cmd.Stdin != nil {
+		// The command may end while a Read of its input is still going on.
+		in, err := x.StdinPipe()
+		if err != nil {
+			return err
+		}
+		go func() {
+			_, _ = io.Copy(in, cmd.Stdin) // the command may not want all of it
+			_ = in.Close()
+		}()
+	}
 	err = x.Run()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
