@@ -232,7 +232,7 @@ func TestServiceRefuses(t *testing.T) {
 		`"" can't be`:          {Action: "start"},
 		`"a;b" can't be`:       {Name: "a;b", Action: "start"},
 		"give an action":       {Name: "web"},
-		`not "boot"`:          {Name: "web", Action: "boot"},
+		`not "boot"`:           {Name: "web", Action: "boot"},
 		"say the same twice":   {Name: "web", Action: "enable", Enabled: &yes},
 		"settle: -1ns is nega": {Name: "web", Action: "start", Settle: -1},
 	} {

@@ -40,21 +40,22 @@ type SSHFSMount struct {
 	RemotePath string   `loom:"required" help:"directory of the host"`
 	Mountpoint string   `loom:"required" help:"absolute path of a directory of the node; made if missing"`
 	Excludes   []string `help:"nodes to leave out, by name or address, such as the host itself"`
-	Options    []string `help:"options of sshfs, instead of defaults, allow_other, exec, reconnect, transform_symlinks, _netdev and nofail"`
+	Options    []string `help:"options of sshfs, instead of defaults, allow_other, exec, reconnect, transform_symlinks and _netdev"`
 	Identity   string   `help:"file of a private key on the node"`
 	Port       int      `help:"port of the host's SSH server"`
 	Persist    *bool    `help:"enter it in fstab (true); false mounts it until the next boot"`
 }
 
-// options are what the first Loom wrote, and what keeps a node bootable while
-// the host is down.
+// options are by default what the first Loom wrote, and that it needs the
+// network, so that a boot doesn't try it too early and stop. The option nofail
+// is not among them: sshfs refuses to know it, so that mount -a would fail.
 func (m SSHFSMount) options() []string {
 	options := slices.Clone(m.Options)
 	if len(options) == 1 {
 		options = splitOptions(options[0])
 	}
 	if len(options) == 0 {
-		options = []string{"defaults", "allow_other", "exec", "reconnect", "transform_symlinks", "_netdev", "nofail"}
+		options = []string{"defaults", "allow_other", "exec", "reconnect", "transform_symlinks", "_netdev"}
 	}
 	if m.Identity != "" {
 		options = append(options, "IdentityFile="+m.Identity)
@@ -178,6 +179,9 @@ const answerWithin = 10
 // mountpoint a line, how it answers and the real path of its parent, then the
 // table of mounts, then a line "fstab" and /etc/fstab to the byte.
 //
+// The kernel remembers much about a mount, so the look is for a file that there
+// never was, which only the mount itself can tell.
+//
 // A look at a dead mount can hang so that not even SIGKILL ends it, and then
 // timeout(1) hangs as well. So the look goes on by itself, with none of our
 // streams, and the shell only waits for a sleep that the look ends.
@@ -186,10 +190,9 @@ answer() {
 	sleep "$wait" >/dev/null 2>&1 </dev/null &
 	loom_s=$!
 	(
-		e=$(ls -d -- "$1/." 2>&1 >/dev/null </dev/null) && r=0 || r=$?
+		e=$(ls -d -- "$1/.loom-are-you-there-$loom_s" 2>&1 >/dev/null </dev/null) && r=0 || r=$?
 		case $e in
-		*"Permission denied"*) r=0 ;;
-		*"No such file"*) r=4 ;;
+		*"No such file"* | *"Permission denied"*) r=0 ;;
 		esac
 		kill "$loom_s"
 		exit $r
@@ -212,19 +215,10 @@ done
 cat /proc/self/mountinfo && echo fstab && if [ -e /etc/fstab ]; then cat /etc/fstab; fi
 `
 
-// An answer is how a mountpoint reacts to a look at it.
-type answer int
-
-const (
-	alive   answer = 0
-	missing answer = 4
-	hangs   answer = 5 // any other fails at once
-)
-
 // An sshfsState is one wanted mount and what there is of it on a node.
 type sshfsState struct {
 	SSHFSMount
-	answer answer
+	dead   bool         // what is mounted does not answer; means nothing if nothing is
 	real   string       // the mountpoint as the kernel knows it
 	mounts []mountEntry // there, the uppermost last
 	fstab  *fstab       // shared by all mounts, and kept up to date by their steps
@@ -261,11 +255,10 @@ func (t SSHFS) read(states []*sshfsState, out []byte) error {
 	for _, st := range states {
 		line, rest, _ := bytes.Cut(out, []byte("\n"))
 		code, parent, ok := strings.Cut(string(line), " ")
-		n, err := strconv.Atoi(code)
-		if !ok || err != nil {
+		if !ok {
 			return fmt.Errorf("the node's answer about %s makes no sense: %q", st.Mountpoint, line)
 		}
-		st.answer = answer(n)
+		st.dead = code != "0"
 		parents = append(parents, parent)
 		out = rest
 	}
@@ -300,9 +293,8 @@ func (st *sshfsState) steps(ctx context.Context, s *loom.Session) ([]step, error
 	enter, anew := st.compare(entry, line)
 
 	var steps []step
-	dead := len(st.mounts) > 0 && st.answer != alive
 	switch {
-	case dead:
+	case st.dead && len(st.mounts) > 0:
 		steps = append(steps, step{"detached the dead mount at " + st.Mountpoint, func(ctx context.Context) error { return st.detach(ctx, s) }})
 	case len(st.mounts) > 1:
 		steps = append(steps, step{fmt.Sprintf("unmounted %d mounts stacked at %s", len(st.mounts), st.Mountpoint),
@@ -357,13 +349,19 @@ func meaning(options []string, boot bool) []string {
 	for _, o := range options {
 		switch {
 		case o == "defaults" || o == "rw" || o == "":
-		case !boot && (o == "_netdev" || o == "nofail" || o == "auto" || o == "noauto" || strings.HasPrefix(o, "x-")):
+		case !boot && atBoot(o):
 		default:
 			list = append(list, o)
 		}
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
+}
+
+// atBoot reports whether an option is for who mounts a node's file systems when
+// it boots, and not for sshfs.
+func atBoot(option string) bool {
+	return slices.Contains([]string{"_netdev", "nofail", "auto", "noauto"}, option) || strings.HasPrefix(option, "x-")
 }
 
 // isSource reports whether what the kernel calls the source of a mount is ours.
@@ -426,9 +424,8 @@ func (st *sshfsState) enter(ctx context.Context, s *loom.Session) error {
 }
 
 // mountSSHFS gets the mountpoint as the kernel's table writes it, the
-// mountpoint, and the source and options if fstab doesn't know them. It looks
-// once more whether something is mounted, since mount would put a second sshfs
-// over a first.
+// mountpoint, the source and the options. It looks once more whether something
+// is mounted, since mount would put a second sshfs over a first.
 const mountSSHFS = `
 command -v sshfs >/dev/null || {
 	echo "sshfs isn't installed" >&2
@@ -439,13 +436,8 @@ while read -r _ _ _ _ at _; do
 	echo "something else was mounted there meanwhile" >&2
 	exit 72
 done </proc/self/mountinfo
-shift
-[ -d "$1" ] || mkdir -p -- "$1" || exit
-if [ $# -eq 1 ]; then
-	mount "$1"
-else
-	mount -t fuse.sshfs -o "$3" -- "$2" "$1"
-fi </dev/null
+[ -d "$2" ] || mkdir -p -- "$2" || exit
+exec mount -t fuse.sshfs -o "$4" -- "$3" "$2" </dev/null
 `
 
 // tryLogin gets the host and options of ssh. Sshfs throws away what ssh says,
@@ -453,10 +445,8 @@ fi </dev/null
 const tryLogin = `exec ssh -o BatchMode=yes -o ConnectTimeout=10 "$@" -s -- "$loom_host" sftp </dev/null >/dev/null`
 
 func (st *sshfsState) mount(ctx context.Context, s *loom.Session) error {
-	words := []string{strings.ReplaceAll(escape(st.real), "#", `\043`), path.Clean(st.Mountpoint)}
-	if !st.persists() {
-		words = append(words, st.source(), strings.Join(st.options(), ","))
-	}
+	options := slices.DeleteFunc(st.options(), atBoot)
+	words := []string{strings.ReplaceAll(escape(st.real), "#", `\043`), path.Clean(st.Mountpoint), st.source(), strings.Join(options, ",")}
 	ctx, cancel := limited(ctx, time.Minute)
 	defer cancel()
 	_, err := program{"mount " + st.Mountpoint, mountSSHFS}.ask(ctx, s, words...)
