@@ -22,8 +22,6 @@ type ansibleGroup struct {
 	Children []string                  `json:"children"`
 	Vars     map[string]any            `json:"vars"`
 	HostVars map[string]map[string]any `json:"hostvars"` // of _meta only
-
-	meta bool
 }
 
 // UnmarshalJSON also takes a list of hosts alone.
@@ -235,7 +233,7 @@ func ansibleNode(vars map[string]any) (map[string]any, error) {
 	case "local", "ansible.builtin.local":
 		node["transport"] = "local"
 	default:
-		return nil, fmt.Errorf("Loom can't reach it by ansible_connection %q: leave it out of the inventory", strings.TrimSpace(how)) //nolint:revive,staticcheck // Loom is a name
+		return nil, fmt.Errorf("it can't be reached by ansible_connection %q: leave it out of the inventory", strings.TrimSpace(how))
 	}
 	if len(vars) > 0 {
 		node["vars"] = plainNumbers(vars)

@@ -130,8 +130,6 @@ func (a *assembly) isOwn(name string) bool {
 }
 
 // hasJobs matches a line that makes a file a job manifest.
-//
-//nolint:gochecknoglobals // a constant that Go can't write as such
 var hasJobs = regexp.MustCompile(`(?m)^["']?(jobs|resources)["']?\s*:`)
 
 // misnamed reports a file that holds jobs under a name that isn't read.
@@ -142,7 +140,7 @@ func (a *assembly) misnamed(name string) {
 	}
 	if at := hasJobs.FindIndex(text); at != nil {
 		a.fileProblems = append(a.fileProblems, &ManifestError{File: name, Line: 1 + bytes.Count(text[:at[0]], []byte("\n")), Col: 1,
-			Err: fmt.Errorf("Loom reads only *.yaml: rename the file to %s.yaml", strings.TrimSuffix(name, name[strings.LastIndexByte(name, '.'):]))}) //nolint:revive,staticcheck // Loom is a name
+			Err: fmt.Errorf("only *.yaml is read: rename the file to %s.yaml", strings.TrimSuffix(name, name[strings.LastIndexByte(name, '.'):]))})
 	}
 }
 

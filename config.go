@@ -150,15 +150,15 @@ func (p *positive) UnmarshalText(text []byte) error {
 func unactedConfig(key string) string {
 	switch key {
 	case "min_workers":
-		return "workers cost nothing while they are idle, so none are kept"
+		return noEffect(key, "workers cost nothing while they are idle, so none are kept")
 	case "store":
-		return "nothing is stored yet"
+		return noEffect(key, "nothing is stored yet")
 	case "api":
-		return "there is no API yet"
+		return noEffect(key, "there is no API yet")
 	case "notify":
-		return "nobody is told"
+		return noEffect(key, "nobody is told")
 	case "secrets":
-		return "there is no store of secrets yet"
+		return noEffect(key, "there is no store of secrets yet")
 	}
 	return ""
 }
@@ -227,12 +227,7 @@ func definesAnchor(n *yaml.Node) bool {
 	if n.Anchor != "" {
 		return true
 	}
-	for _, c := range n.Content {
-		if definesAnchor(c) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.Content, definesAnchor)
 }
 
 // checkMain reports what is wrong between the keys of the main file.

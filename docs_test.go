@@ -1,6 +1,7 @@
 package loom_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,9 +26,7 @@ func TestManifestExamples(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			dir := t.TempDir()
 			files := map[string]string{"jobs/empty.yaml": "jobs:\n"}
-			for name, text := range base {
-				files[name] = text
-			}
+			maps.Copy(files, base)
 			files[e.name] = e.text
 			for name, text := range files {
 				name = filepath.Join(dir, name)

@@ -26,7 +26,7 @@ func ExampleReadManifest() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // the example has its say already
+	defer os.RemoveAll(dir)
 	files := map[string]string{
 		"loom.yaml":  "nodesfile: nodes.yaml\njobspath: jobs\n",
 		"nodes.yaml": "db1: {groups: [db]}\ndb2: {groups: [db]}\n",

@@ -73,7 +73,7 @@ func checkPlaces(t *testing.T, dir string, texts map[string]string, err error) {
 	if err == nil {
 		return
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // errors.Join's own type
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		t.Fatalf("the error %v joins nothing", err)
 	}

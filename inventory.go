@@ -5,11 +5,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -263,13 +265,16 @@ func runProgram(ctx context.Context, file, dir string, args ...string) ([]byte, 
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = 2 * time.Second
-	endTogether(cmd)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that all it has started ends with it
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case stdout.over:
 		return nil, fmt.Errorf("it printed more than %d MiB", programOutput>>20)
+	case errors.Is(err, syscall.ENOEXEC):
+		return nil, fmt.Errorf("it is executable, so Loom ran it, but it is no program (chmod -x %s if it holds the nodes themselves): %w", file, plainPathError(err))
 	case err != nil:
 		said := strings.TrimSpace(stderr.String())
 		if said == "" {

@@ -88,7 +88,7 @@ func TestReadManifestRefusesBadPrograms(t *testing.T) {
 		{"never ends its output", "cat /dev/zero\n", "more than 8 MiB"},
 		{"not JSON after all", "echo '{\"web\": {\"hosts\": [1, 2]}}'\n", `nodes: it is an Ansible inventory, but the group "web" can't be read`},
 		{"a group in itself", "echo '{\"_meta\": {}, \"a\": {\"children\": [\"b\"]}, \"b\": {\"children\": [\"a\"]}}'\n", "can't be its own child"},
-		{"cannot be reached", "echo '{\"_meta\": {\"hostvars\": {\"w\": {\"ansible_connection\": \"winrm\"}}}}'\n", `host "w": Loom can't reach it`},
+		{"cannot be reached", "echo '{\"_meta\": {\"hostvars\": {\"w\": {\"ansible_connection\": \"winrm\"}}}}'\n", `host "w": it can't be reached by`},
 		{"bad name", "echo '{\"_meta\": {\"hostvars\": {\"a b\": {}}}}'\n", `nodes: "a b" can't be the name of a node`},
 		{"bad YAML", "echo 'db1: ['\n", "nodes: line 1 of what it prints"},
 	}
@@ -100,6 +100,14 @@ func TestReadManifestRefusesBadPrograms(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestReadManifestSaysThatAPlainFileIsExecutable(t *testing.T) {
+	r := newReaderRig(t)
+	if err := os.Chmod(filepath.Join(r.dir, "nodes.yaml"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("no manifest", "", "nodes.yaml: it is executable, so Loom ran it, but it is no program (chmod -x nodes.yaml if")
 }
 
 func TestRunInventoryEndsWithItsContext(t *testing.T) {

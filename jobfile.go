@@ -237,8 +237,7 @@ func (r *jobReader) when() {
 			j.NotDuring = append(j.NotDuring, b)
 		}
 	}
-	_, given := r.keys["schedule"]
-	if _, aliased := r.defaultKeys["schedule"]; len(s.Schedule) == 0 && s.At == nil && len(s.After) == 0 && !(given && r.dubious("schedule")) && !aliased {
+	if len(s.Schedule) == 0 && s.At == nil && len(s.After) == 0 && !r.dubious("schedule") {
 		r.report(problemAt(r.pair.Key, "job %q has none of schedule, at and after, so nothing would start it; write schedule: manual if it only runs when asked", j.Name))
 	}
 }

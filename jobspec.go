@@ -57,18 +57,22 @@ func builtinDefaults() jobSpec {
 	}
 }
 
-// unacted says of job keys that are read and checked but not yet acted on what
-// that means. Other keys are acted on.
+// unacted says of job keys that are read and checked but not, or not wholly,
+// acted on yet what that means. Other keys are acted on.
 func unacted(key string) string {
 	switch key {
 	case "missed":
-		return "ticks that fell while no daemon ran are not made up; late ticks of a running one are"
+		return "missed acts on late ticks of a running daemon: this version of Loom doesn't make up for those that fell while none ran"
 	case "log":
-		return "what it prints goes to no file of its own"
+		return noEffect(key, "what a job prints goes to no file of its own")
 	case "notify":
-		return "nobody is told"
+		return noEffect(key, "nobody is told")
 	}
 	return ""
+}
+
+func noEffect(key, instead string) string {
+	return key + " has no effect in this version of Loom: " + instead
 }
 
 // A located is a text, and where it was written.

@@ -55,7 +55,6 @@ type load struct {
 // A warning counts what it is about in one file.
 type warning struct {
 	at    *ManifestError
-	key   string
 	why   string
 	count int
 }
@@ -131,7 +130,7 @@ func (l *load) warnUnacted(key *yaml.Node, name, why string) {
 	id := e.File + "\x00" + name
 	w := l.warnings[id]
 	if w == nil {
-		w = &warning{at: e, key: name, why: why}
+		w = &warning{at: e, why: why}
 		l.warnings[id] = w
 	}
 	w.count++
@@ -158,7 +157,7 @@ func (l *load) allWarnings() []*ManifestError {
 			places = fmt.Sprintf(" (in %d places of this file)", w.count)
 		}
 		out = append(out, &ManifestError{File: w.at.File, Line: w.at.Line, Col: w.at.Col,
-			Err: fmt.Errorf("%s has no effect in this version of Loom: %s%s", w.key, w.why, places)})
+			Err: errors.New(w.why + places)})
 	}
 	return sortProblems(out)
 }

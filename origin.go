@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -98,10 +97,16 @@ func readable(info fs.FileInfo, name string) error {
 		return fmt.Errorf("it is %s, not a file", kindOf(info.Mode()))
 	case info.Size() > source.MaxSize:
 		return fmt.Errorf("the file has %d bytes, and Loom reads at most %d MiB: split it", info.Size(), source.MaxSize>>20)
-	case info.Mode().Perm()&0o002 != 0 && runtime.GOOS != "windows":
+	case info.Mode().Perm()&0o002 != 0:
 		return fmt.Errorf("anyone on this machine can write to it, and so decide what Loom runs: chmod o-w %s", name)
 	}
 	return nil
+}
+
+// isOurs reports whether nobody but us, and root, can have written a file.
+func isOurs(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid() && info.Mode().Perm()&0o022 == 0
 }
 
 func kindOf(mode fs.FileMode) string {
@@ -118,8 +123,7 @@ func kindOf(mode fs.FileMode) string {
 
 // plainPathError leaves out the path, which stands before the message already.
 func plainPathError(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return pe.Err
 	}
 	return err
@@ -127,7 +131,7 @@ func plainPathError(err error) error {
 
 func (d *disk) isProgram(name string) bool {
 	info, err := os.Stat(name)
-	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 && runtime.GOOS != "windows"
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
 // list finds the manifests under dir. Links are followed; names that begin
@@ -158,7 +162,7 @@ func (d *disk) walk(dir string, l *listing, above []fs.FileInfo) []*ManifestErro
 			return fail(errors.New("it is a link to a directory that it is in"))
 		}
 	}
-	above = append(above[:len(above):len(above)], info)
+	above = append(slices.Clip(above), info)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fail(plainPathError(err))

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -217,7 +216,7 @@ func (r *ManifestReader) stateDir(a *assembly) string {
 	return defaultState(homeDir())
 }
 
-//nolint:gochecknoglobals // a constant that Go can't write as such
+// stateLine matches the line that says where the state is.
 var stateLine = regexp.MustCompile(`(?m)^state:\s*["']?([^"'#\n\r]+)`)
 
 // remember looks, once, for good texts of an earlier process.
@@ -306,7 +305,7 @@ func readSaved(state string) (*savedManifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 && runtime.GOOS != "windows" {
+	if !info.Mode().IsRegular() || !isOurs(info) {
 		return nil, fmt.Errorf("%s could have been written by others", name)
 	}
 	text, err := os.ReadFile(name)

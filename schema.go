@@ -11,7 +11,7 @@ import (
 // these tasks, for editors.
 func (r *Registry) Schema() []byte {
 	job := bind.SchemaOf(builtinDefaults())
-	keys := job["properties"].(map[string]any) //nolint:errcheck,forcetypeassert // a struct's schema has them
+	keys := job["properties"].(map[string]any)
 	var names []any
 	params := map[string]any{}
 	for name, proto := range r.All() {
@@ -39,7 +39,7 @@ func (r *Registry) Schema() []byte {
 	describe("schedule", anyOf(text, map[string]any{"type": "array", "items": text}))
 	describe("at", map[string]any{"type": "string", "format": "date-time"})
 	steps := bind.SchemaOf(stepSpec{})
-	steps["properties"].(map[string]any)["task"] = task() //nolint:errcheck,forcetypeassert // as above
+	steps["properties"].(map[string]any)["task"] = task()
 	steps["allOf"] = r.perTask()
 	describe("steps", map[string]any{"type": "array", "items": steps})
 	job["allOf"] = r.perTask()

@@ -228,7 +228,7 @@ func (t *registered) bind(args, kwargs, at *yaml.Node) (Task, []bind.Problem) {
 	if !isPointer {
 		v = v.Elem()
 	}
-	task := v.Interface().(Task) //nolint:errcheck // it is of the prototype's type
+	task := v.Interface().(Task)
 	if err := validate(task); err != nil {
 		p := bind.Problem{Msg: err.Error()}
 		if at != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -127,7 +128,7 @@ func (t templatedPlanner) Plan(ctx context.Context, s *Session) ([]Change, error
 	if err != nil {
 		return nil, err
 	}
-	return task.(Planner).Plan(ctx, s) //nolint:errcheck // bindTask looked
+	return task.(Planner).Plan(ctx, s)
 }
 
 func (t *templated) filled(s *Session) (Task, error) {
@@ -202,12 +203,7 @@ func refersNowhere(n *yaml.Node) bool {
 	case n.Kind == yaml.AliasNode:
 		return refersNowhere(n.Alias)
 	}
-	for _, c := range n.Content {
-		if refersNowhere(c) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.Content, refersNowhere)
 }
 
 func parseTemplate(text string) (*template.Template, error) {
@@ -296,11 +292,9 @@ func (f *filler) text(n *yaml.Node) (string, error) {
 }
 
 // templateWhere matches what text/template puts before its messages.
-//
-//nolint:gochecknoglobals // a constant that Go can't write as such
 var templateWhere = regexp.MustCompile(`^template: :\d+(?::\d+)?: (?:executing "" at (<.*?>): )?`)
 
-//nolint:gochecknoglobals // a constant that Go can't write as such
+// noField matches what text/template says of a field that isn't there.
 var noField = regexp.MustCompile(`^can't evaluate field (\w+) in type loom\.`)
 
 // templateProblem puts a template's error into a sentence.

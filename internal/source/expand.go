@@ -12,8 +12,6 @@ import (
 // reference matches ${env:NAME}, ${file:PATH} and ${secret:NAME}, with a second
 // dollar before it if it is to be left alone. What a shell does with variables
 // of these names, such as ${env:-x} and ${file:0:3}, is not a reference.
-//
-//nolint:gochecknoglobals // a constant that Go can't write as such
 var reference = regexp.MustCompile(`\$?\$\{(env|file|secret):([A-Za-z_/~.][^{}\n]*)\}`)
 
 // Expand replaces references in the text of n's values by what lookup returns,

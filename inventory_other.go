@@ -1,7 +1,0 @@
-//go:build !unix
-
-package loom
-
-import "os/exec"
-
-func endTogether(*exec.Cmd) {}
