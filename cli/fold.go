@@ -16,8 +16,8 @@ func Fold(all []string) string {
 		keys[i] = number(name)
 	}
 	slices.SortFunc(keys, func(a, b numbered) int {
-		return cmp.Or(strings.Compare(a.before, b.before), cmp.Compare(a.width, b.width),
-			strings.Compare(a.after, b.after), cmp.Compare(a.n, b.n), strings.Compare(a.name, b.name))
+		return cmp.Or(strings.Compare(a.before, b.before), strings.Compare(a.after, b.after),
+			cmp.Compare(a.n, b.n), cmp.Compare(a.width, b.width), strings.Compare(a.name, b.name))
 	})
 	var words []string
 	for i := 0; i < len(keys); {
@@ -63,17 +63,16 @@ func number(name string) numbered {
 	k := numbered{name: name, before: name[:begin], after: name[end:], n: n}
 	if name[begin] == '0' && end-begin > 1 {
 		k.width = end - begin
-	} else if len(strconv.Itoa(n-1)) < end-begin && n > 0 {
-		k.width = 0 // 10 follows 9 as well as 09
 	}
 	return k
 }
 
 func (k numbered) digits() string { return fmt.Sprintf("%0*d", max(k.width, 0), k.n) }
 
-// follows reports whether k is the next in a range after o.
+// follows reports whether k is the next in a range after o. After 09 that is 10.
 func (k numbered) follows(o numbered) bool {
-	return k.width >= 0 && k.width == o.width && k.before == o.before && k.after == o.after && k.n == o.n+1
+	alike := k.width == o.width || k.width == 0 && len(strconv.Itoa(k.n)) == o.width
+	return alike && k.width >= 0 && k.before == o.before && k.after == o.after && k.n == o.n+1
 }
 
 // clean makes text from a node harmless on a terminal: control characters show

@@ -78,7 +78,6 @@ func period(from, to string, now time.Time, loc *time.Location) (begin, end time
 		if begin, err = parseTime(from, loc); err != nil {
 			return begin, end, Usage("--from: %w", err)
 		}
-		begin = begin.Add(-time.Nanosecond) // its own tick counts
 	}
 	if to != "" {
 		if end, err = parseTime(to, loc); err != nil {
@@ -87,6 +86,9 @@ func period(from, to string, now time.Time, loc *time.Location) (begin, end time
 		if !end.After(begin) {
 			return begin, end, Usage("--to %s is not after the beginning, %s", to, begin.Round(time.Second).Format(time.DateTime))
 		}
+	}
+	if from != "" {
+		begin = begin.Add(-time.Nanosecond) // its own tick counts
 	}
 	return begin, end, nil
 }
