@@ -220,7 +220,7 @@ func parseList(out io.Reader) ([]fs.FileInfo, error) {
 	r := bufio.NewReader(out)
 	for {
 		count, err := r.ReadString('\n')
-		if err == io.EOF && count == "" {
+		if errors.Is(err, io.EOF) && count == "" {
 			return list, nil
 		}
 		n, err := strconv.Atoi(strings.TrimSuffix(count, "\n"))

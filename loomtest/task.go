@@ -91,7 +91,7 @@ const (
 	grace    = 10 * time.Second // what the pool allows
 )
 
-var errPatience = errors.New("the suite's patience is over") //nolint:gochecknoglobals // a constant
+var errPatience = errors.New("the suite's patience is over")
 
 func (c taskCase) cancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -116,7 +116,9 @@ func (c taskCase) cancel(t *testing.T) {
 		case <-limit.C:
 			t.Errorf("Apply has not returned %v after its context ended, on a node that does not answer", grace)
 			_ = s.Conn.Close() // so that it does
-			<-done
+			if err := <-done; err == nil {
+				t.Error("and then it returned nil")
+			}
 		}
 	})
 }
@@ -128,7 +130,7 @@ func (s *Server) hung() bool {
 	return s.asked
 }
 
-func (c taskCase) planner() loom.Planner { return c.task.(loom.Planner) } //nolint:errcheck // TestTask has asked
+func (c taskCase) planner() loom.Planner { return c.task.(loom.Planner) } // TestTask has asked whether it is one
 
 func (c taskCase) plan(t *testing.T) {
 	srv := c.server(t)

@@ -106,7 +106,7 @@ type plansByDoing struct{ Line }
 func (p plansByDoing) Plan(ctx context.Context, s *loom.Session) ([]loom.Change, error) {
 	quiet := *s
 	quiet.OnChange = nil
-	return []loom.Change{"a line"}, p.Line.Apply(ctx, &quiet)
+	return []loom.Change{"a line"}, p.Apply(ctx, &quiet)
 }
 
 type always struct{ Line }
