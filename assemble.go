@@ -172,12 +172,12 @@ func (a *assembly) add(name string) {
 
 // retreat uses the last good text of a file whose text of now can't be used.
 func (a *assembly) retreat(e *entryFile) {
-	was, text := e.use, ""
+	was := e.use
 	e.use, e.stale = nil, false
-	if a.good == nil || len(a.baseProblems) > 0 {
+	if len(a.baseProblems) > 0 {
 		return
 	}
-	text, ok := a.good.Texts[absolute(e.name)]
+	text, ok := a.good.text(e.name)
 	if !ok {
 		return
 	}
@@ -198,7 +198,7 @@ func (a *assembly) retreat(e *entryFile) {
 func (a *assembly) settleNames() {
 	order := slices.Clone(a.entries)
 	rank := func(e *entryFile) int {
-		if a.good != nil && e.use != nil && a.good.Texts[absolute(e.name)] == e.text {
+		if was, ok := a.good.text(e.name); ok && e.use != nil && was == e.text {
 			return 0
 		}
 		return 1

@@ -79,7 +79,7 @@ func (r *ManifestReader) Read(ctx context.Context) (*Manifest, error) {
 			r.last = r.fromGood()
 		}
 		if r.last != nil || len(a.baseProblems) > 0 {
-			return r.keep(problems, a.disk.files())
+			return r.keep(problems, a.disk)
 		}
 	}
 	m := a.manifest()
@@ -112,7 +112,11 @@ func (r *ManifestReader) Refresh() {
 }
 
 // keep returns the last good manifest with the problems of now.
-func (r *ManifestReader) keep(problems []*ManifestError, files []string) (*Manifest, error) {
+func (r *ManifestReader) keep(problems []*ManifestError, d *disk) (*Manifest, error) {
+	var files, stale []string
+	if d != nil {
+		files, stale = d.files(), r.edited(d)
+	}
 	if r.last == nil {
 		r.files = files
 		return nil, joinProblems(problems)
@@ -120,16 +124,23 @@ func (r *ManifestReader) keep(problems []*ManifestError, files []string) (*Manif
 	m := *r.last
 	m.Problems = problems
 	m.Files = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(m.Files), files...))))
-	m.Stale = slices.Compact(slices.Sorted(slices.Values(append(problemFiles(problems), m.Stale...))))
+	for _, p := range problems {
+		stale = append(stale, p.File)
+	}
+	slices.Sort(stale)
+	m.Stale = slices.Compact(stale)
 	r.files = m.Files
 	r.last = &m
 	return &m, joinProblems(problems)
 }
 
-func problemFiles(problems []*ManifestError) []string {
+// edited returns the files that are not what they are in the good texts.
+func (r *ManifestReader) edited(d *disk) []string {
 	var files []string
-	for _, p := range problems {
-		files = append(files, p.File)
+	for name, text := range d.texts {
+		if was, ok := r.good.text(name); ok && was != string(text) {
+			files = append(files, name)
+		}
 	}
 	return files
 }
@@ -259,8 +270,17 @@ func (r *ManifestReader) fromGood() *Manifest {
 	return a.manifest()
 }
 
-func (s *savedManifest) read(name string) ([]byte, error) {
+// text returns what a file held; nothing if s is nil.
+func (s *savedManifest) text(name string) (string, bool) {
+	if s == nil {
+		return "", false
+	}
 	text, ok := s.Texts[absolute(name)]
+	return text, ok
+}
+
+func (s *savedManifest) read(name string) ([]byte, error) {
+	text, ok := s.text(name)
 	if !ok {
 		return nil, fs.ErrNotExist
 	}

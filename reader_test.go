@@ -139,7 +139,7 @@ func TestManifestReader(t *testing.T) {
 		}},
 		{"a node that jobs still use can't just go", func(r *readerRig) {
 			r.write("nodes.yaml", "db1:\n")
-			m := r.expect("a b", "data.yaml", "data.yaml:1:15: targets: there is no node \"db2\"")
+			m := r.expect("a b", "data.yaml nodes.yaml", "data.yaml:1:15: targets: there is no node \"db2\"")
 			if len(m.Job("a").Targets) != 2 {
 				r.t.Errorf("job a has targets %s", names(m.Job("a").Targets))
 			}
@@ -181,11 +181,21 @@ func TestManifestReader(t *testing.T) {
 			r.write("jobs/b.yaml", "jobs:\n  a: "+oneJob+"\n  b: "+oneJob+"\n")
 			r.expect("a b", "jobs/a.yaml jobs/b.yaml", "jobs/a.yaml:", "jobs/b.yaml:2:3: job \"a\" is already defined")
 		}},
+		{"what can't be told apart is left whole", func(r *readerRig) {
+			r.write("jobs/c.yaml", "jobs:\n  c: "+oneJob+"\n")
+			r.expect("a b c", "")
+			r.write("jobs/a.yaml", "jobs:\n  a: "+oneJob+"\n  b: "+oneJob+"\n")
+			r.write("jobs/b.yaml", "jobs:\n  c: "+oneJob+"\n")
+			m := r.expect("a b c", "jobs/a.yaml jobs/b.yaml", "jobs/b.yaml:2:3: job \"c\" is already defined at jobs/c.yaml:2")
+			if got := m.Job("b").File; got != filepath.Join(r.dir, "jobs/b.yaml") {
+				r.t.Errorf("job b is that of %s", got)
+			}
+		}},
 		{"a job that others wait for can't just go", func(r *readerRig) {
 			r.write("jobs/c.yaml", "jobs:\n  c: {task: nothing, targets: db1, after: b}\n")
 			r.expect("a b c", "")
 			r.write("jobs/b.yaml", "jobs:\n  b3: "+oneJob+"\n")
-			r.expect("a b c", "jobs/c.yaml", "jobs/c.yaml:2:43: after: there is no job \"b\"")
+			r.expect("a b c", "jobs/b.yaml jobs/c.yaml", "jobs/c.yaml:2:43: after: there is no job \"b\"")
 			r.write("jobs/c.yaml", "jobs:\n  c: {task: nothing, targets: db1, after: b3}\n")
 			r.expect("a b3 c", "")
 		}},
