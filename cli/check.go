@@ -41,6 +41,9 @@ its file, line and column. It exits with 1 if there is any.`,
 		for _, w := range m.Warnings {
 			fmt.Fprintf(p.Stderr, "%s (warning)\n", seen(w))
 		}
+		for _, file := range m.Ignored {
+			fmt.Fprintf(p.Stderr, "%s: there are no jobs in it (warning)\n", below(file))
+		}
 		fmt.Fprintln(p.Stdout, summary(m, time.Now()))
 		return nil
 	}

@@ -151,6 +151,29 @@ func (p *Program) manifest() (*loom.Manifest, error) {
 	return m, nil
 }
 
+// best reads as much of the configuration as is good, for work that is asked
+// for now: a mistake in a job that has nothing to do with it must not be in the
+// way.
+func (p *Program) best(ctx context.Context) (*loom.Manifest, error) {
+	dir, err := os.MkdirTemp("", "loom-") // nothing is to be remembered of it
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // what can't be removed harms nobody
+	r := loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: dir}
+	m, err := r.Read(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case m == nil:
+		return nil, &Error{Code: ExitFailed, Err: err}
+	case err != nil:
+		fmt.Fprintf(p.Stderr, "%s: the manifests have mistakes that don't matter here; \"%s check\" tells them\n", p.Name, p.Name)
+	}
+	Configure(p.Dialer, m.Config.SSH)
+	return m, nil
+}
+
 // Configure tells a dialer how the configuration wants nodes to be reached, if
 // it has a method for that.
 func Configure(d loom.Dialer, c loom.SSHConfig) {

@@ -52,10 +52,10 @@ With --plan nothing is changed: tasks that can tell say what they would change.`
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "for each node, instead of the job's own")
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if !f.local {
-			return p.noDaemon()
+		if err := f.check(p); err != nil {
+			return err
 		}
-		m, err := p.manifest()
+		m, err := p.best(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -109,10 +109,10 @@ and what is the same on several nodes only once, or with --stream at once.`,
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "end it on a node after this long")
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if !f.local {
-			return p.noDaemon()
+		if err := f.check(p); err != nil {
+			return err
 		}
-		m, err := p.manifest()
+		m, err := p.best(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -155,11 +155,21 @@ func (s *sudoFlag) Set(v string) error {
 	return nil
 }
 
-// noDaemon says why nothing happens without --local.
-func (p *Program) noDaemon() error {
-	return &Error{Code: ExitUnreachable,
-		Err:  errors.New("this version can't hand work to a running daemon, which has no API yet"),
-		Hint: "add --local to do it from here, in this process"}
+// check says why nothing is done: without --local there is nobody to do it.
+func (f *runFlags) check(p *Program) error {
+	switch {
+	case f.most < 0:
+		return Usage("--max %d: write a number from 1", f.most)
+	case f.timeout < 0:
+		return Usage("--timeout %v: write a duration such as 30s", f.timeout)
+	case f.stream && *f.output == "json":
+		return Usage("--stream and -o json exclude each other")
+	case !f.local:
+		return &Error{Code: ExitUnreachable,
+			Err:  errors.New("this version can't hand work to a running daemon, which has no API yet"),
+			Hint: "add --local to do it from here, in this process: " + p.Name + " run --help"}
+	}
+	return nil
 }
 
 // selectNodes is Manifest.Select for what a person typed.

@@ -400,3 +400,151 @@ func TestFewNames(t *testing.T) {
 		t.Errorf("few = %q, want %q", got, want)
 	}
 }
+
+// reloading runs a reloader on the files of dir and returns what it tells.
+func reloading(t *testing.T, dir string) <-chan news {
+	t.Helper()
+	told := make(chan news, 100)
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	r := &reloader{
+		reader: &loom.ManifestReader{File: filepath.Join(dir, "loom.yaml"), Tasks: registry()},
+		watch:  newWatcher(log), log: log,
+		apply: func(*loom.Manifest) {}, tell: func(n news) { told <- n },
+	}
+	again, err := r.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { r.run(ctx, nil, again) })
+	t.Cleanup(func() {
+		stop()
+		wg.Wait()
+		r.watch.close()
+	})
+	return told
+}
+
+// next returns the next news.
+func next(t *testing.T, told <-chan news) news {
+	t.Helper()
+	select {
+	case n := <-told:
+		return n
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing is told")
+		return news{}
+	}
+}
+
+func TestDirectoryThatGoesAndComesBack(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
+	told := reloading(t, dir)
+	away := filepath.Join(dir, "away")
+	if err := os.Rename(filepath.Join(dir, "jobs"), away); err != nil {
+		t.Fatal(err)
+	}
+	if n := next(t, told); len(n.Problems) == 0 || len(n.Manifest.Jobs) != 1 {
+		t.Errorf("without the directory: %+v, want a problem, and the job kept", n)
+	}
+	if err := os.Rename(away, filepath.Join(dir, "jobs")); err != nil {
+		t.Fatal(err)
+	}
+	if n := next(t, told); !n.Mended || len(n.Manifest.Jobs) != 1 {
+		t.Errorf("with it again: %+v, want that all is well", n)
+	}
+	write(t, dir, "jobs/two.yaml", twoJob)
+	if n := next(t, told); !slices.Equal(n.Added, []string{"two"}) {
+		t.Errorf("a file in it: %+v, want its job", n)
+	}
+}
+
+// TestStorm has files change all the time: they are read about once a second,
+// not at each change, and what is there at the end is what is known.
+func TestStorm(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
+	told := reloading(t, dir)
+	begun := time.Now()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	i := 0
+	for ; time.Since(begun) < 2500*time.Millisecond; i++ {
+		write(t, dir, "jobs/two.yaml", fmt.Sprintf("jobs: {two-%d: {task: echo, args: [x], schedule: '@hourly', targets: a}}\n", i))
+		<-tick.C
+	}
+	last := fmt.Sprintf("two-%d", i-1)
+	readings := 0
+	for {
+		n := next(t, told)
+		readings++
+		if slices.Contains(n.Added, last) {
+			break
+		}
+	}
+	if readings > 15 {
+		t.Errorf("%d changes were read in %d readings, want them gathered", i, readings)
+	}
+}
+
+// TestSwaps swaps a directory of manifests behind a link again and again, as
+// Kubernetes does: what is known is the one or the other, never a mix.
+func TestSwaps(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "loom.yaml", mainFile)
+	for _, v := range []string{"a", "b"} {
+		job := fmt.Sprintf("{task: echo, args: [x], schedule: '@hourly', targets: a, description: %s}", v)
+		write(t, dir, "v"+v+"/1.yaml", "jobs: {first: "+job+"}\n", "v"+v+"/2.yaml", "jobs: {second: "+job+"}\n", "jobs/keep", "")
+	}
+	link := func(target, name string) {
+		t.Helper()
+		temporary := filepath.Join(dir, "jobs", "..tmp")
+		if err := errors.Join(os.Symlink(target, temporary), os.Rename(temporary, filepath.Join(dir, "jobs", name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("../va", "..data")
+	link("..data/1.yaml", "1.yaml")
+	link("..data/2.yaml", "2.yaml")
+	told := reloading(t, dir)
+	stop := time.After(1500 * time.Millisecond)
+	for i, going := 0, true; going; i++ {
+		link([]string{"../va", "../vb"}[i%2], "..data")
+		select {
+		case <-stop:
+			going = false
+		default:
+		}
+	}
+	write(t, dir, "vb/3.yaml", "jobs: {last: {task: echo, args: [x], schedule: '@hourly', targets: a}}\n")
+	link("../vb", "..data")
+	link("..data/3.yaml", "3.yaml")
+	for {
+		n := next(t, told)
+		jobs := map[string]string{}
+		for _, j := range n.Manifest.Jobs {
+			jobs[j.Name] = j.Description
+		}
+		if len(n.Problems) > 0 || jobs["first"] == "" || jobs["first"] != jobs["second"] {
+			t.Fatalf("a mix: %v, problems %v", jobs, n.Problems)
+		}
+		if _, ok := jobs["last"]; ok {
+			return
+		}
+	}
+}
+
+func TestReloadTellsNewWarnings(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
+	told := reloading(t, dir)
+	write(t, dir, "loom.yaml", mainFile+"min_workers: 2\n")
+	n := next(t, told)
+	var log bytes.Buffer
+	logNews(slog.New(slog.NewTextHandler(&log, nil)), n)
+	if !strings.Contains(log.String(), "loom.yaml:4:1") || !strings.Contains(log.String(), "min_workers") {
+		t.Errorf("log:\n%swant the warning and its place", &log)
+	}
+}

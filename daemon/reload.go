@@ -35,6 +35,7 @@ type reloader struct {
 
 	current *loom.Manifest
 	told    []string // the problems that were told
+	twice   bool     // the files were read again to be sure of them
 }
 
 // news is what a reading of the files brought.
@@ -44,6 +45,7 @@ type news struct {
 	Nodes                   []string // that were added, removed or changed
 	Config                  bool
 	Problems                []*loom.ManifestError // none: all is well
+	Warnings                []*loom.ManifestError // that were not there before
 	Mended                  bool                  // all is well again
 	Took                    time.Duration
 }
@@ -61,6 +63,7 @@ func (r *reloader) begin(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 	again = r.watch.watch(r.reader.Files(), started)
+	r.twice = again
 	r.current = m
 	r.told = problemTexts(m.Problems)
 	return again, nil
@@ -153,7 +156,8 @@ func (r *reloader) read(ctx context.Context, asked bool) (again bool) {
 		return false
 	}
 	n := news{Manifest: m, Problems: cli.Problems(err)}
-	again = r.watch.watch(r.reader.Files(), started)
+	again = r.watch.watch(r.reader.Files(), started) && !r.twice
+	r.twice = again // once is enough: the file system's clock may be ahead of ours
 	if after, _ := look(known); after != before {
 		again = true
 	}
@@ -173,7 +177,7 @@ func (r *reloader) read(ctx context.Context, asked bool) (again bool) {
 	}
 	r.told = texts
 	n.Took = time.Since(started)
-	worthTelling := !n.same() || len(n.Problems) > 0 || n.Mended
+	worthTelling := !n.same() || len(n.Problems)+len(n.Warnings) > 0 || n.Mended
 	if worthTelling {
 		r.tell(n)
 	}
@@ -220,6 +224,12 @@ func (n *news) compare(old, now *loom.Manifest) {
 		delete(nodes, node.Name)
 	}
 	n.Nodes = append(n.Nodes, slices.Sorted(maps.Keys(nodes))...)
+	warned := problemTexts(old.Warnings)
+	for _, w := range now.Warnings {
+		if !slices.Contains(warned, w.Error()) {
+			n.Warnings = append(n.Warnings, w)
+		}
+	}
 	n.Config = !reflect.DeepEqual(old.Config, now.Config)
 }
 
@@ -242,6 +252,7 @@ func logNews(log *slog.Logger, n news) {
 	if len(n.Problems) > 0 {
 		log.Error("manifest is broken: what was good last keeps running", "problems", len(n.Problems))
 	}
+	logWarnings(log, n.Warnings)
 	if n.Mended {
 		log.Info("manifest mended")
 	}
@@ -258,6 +269,12 @@ func logNews(log *slog.Logger, n news) {
 		}
 	}
 	log.Info("manifest reloaded", append(attrs, "jobs", len(n.Manifest.Jobs), "nodes", len(n.Manifest.Nodes), "took", n.Took.Round(time.Microsecond))...)
+}
+
+func logWarnings(log *slog.Logger, warnings []*loom.ManifestError) {
+	for _, w := range warnings {
+		log.Warn("manifest warning", "file", place(w), "err", w.Err)
+	}
 }
 
 func logProblem(log *slog.Logger, p *loom.ManifestError) {

@@ -144,9 +144,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 
 // announce logs what a daemon starts with.
 func announce(log *slog.Logger, m *loom.Manifest, state string) {
-	for _, w := range m.Warnings {
-		log.Warn("manifest warning", "file", place(w), "err", w.Err)
-	}
+	logWarnings(log, m.Warnings)
 	for _, p := range m.Problems {
 		logProblem(log, p)
 	}
