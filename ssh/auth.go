@@ -58,8 +58,8 @@ func (a *auth) answer() ssh.KeyboardInteractiveChallenge {
 		}
 		if answered || len(questions) > 1 || echos[0] || !strings.Contains(strings.ToLower(questions[0]), "password") ||
 			strings.Contains(strings.ToLower(questions[0]), "new password") {
-			a.tried = append(a.tried, fmt.Sprintf("not the question %q, which Loom does not answer", questions[0]))
-			return nil, errors.New("a question that Loom does not answer")
+			a.tried = append(a.tried, fmt.Sprintf("its question %q (not answered: who knows what it wants)", questions[0]))
+			return nil, errors.New("the server asks what Loom does not answer")
 		}
 		answered = true
 		a.tried = append(a.tried, "the node's password, at a prompt")
@@ -72,7 +72,7 @@ func (a *auth) answer() ssh.KeyboardInteractiveChallenge {
 func (a *auth) signers() ([]ssh.Signer, error) {
 	inAgent, err := a.agentKeys()
 	if err != nil {
-		a.tried = append(a.tried, "not the agent ("+err.Error()+")")
+		a.tried = append(a.tried, fmt.Sprintf("the agent %s (not used: %v)", a.t.agent, err))
 	}
 	o := offer{auth: a, agent: inAgent}
 	named := a.t.identities
@@ -144,7 +144,7 @@ func (o *offer) file(file string, named bool) {
 	s, err := o.load(file)
 	if err != nil {
 		if named || !errors.Is(err, fs.ErrNotExist) {
-			o.auth.tried = append(o.auth.tried, fmt.Sprintf("not %s (%v)", file, reason(err)))
+			o.auth.tried = append(o.auth.tried, fmt.Sprintf("key %s (not used: %v)", file, reason(err)))
 		}
 		return
 	}
@@ -153,7 +153,7 @@ func (o *offer) file(file string, named bool) {
 		if signer, err := certified(c, s); err == nil {
 			o.add(signer, "certificate "+c)
 		} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errOtherKey) {
-			o.auth.tried = append(o.auth.tried, fmt.Sprintf("not %s (%v)", c, reason(err)))
+			o.auth.tried = append(o.auth.tried, fmt.Sprintf("certificate %s (not used: %v)", c, reason(err)))
 		}
 	}
 	o.add(s, "key "+file)

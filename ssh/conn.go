@@ -198,7 +198,9 @@ func (c *conn) process(ctx context.Context, line string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	// We do not wait for a reply: the marker will be one.
+	// We do not wait for a reply: the marker will be one. (A server of OpenSSH
+	// lets us write only after it has taken the request, so the script still
+	// waits for that.)
 	if _, err := ch.SendRequest("exec", false, ssh.Marshal(struct{ Line string }{line})); err != nil {
 		l.drop()
 		c.wake()

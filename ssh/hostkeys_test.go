@@ -41,7 +41,7 @@ func TestHostKeys(t *testing.T) {
 	s := sshd.Start(t, sshd.Options{})
 	name := hostKeyName(s.Address, s.Port)
 	key := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(s.HostKey)))
-	other := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshd.NewKey(t, t.TempDir()+"/other", ""))))
+	other := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshd.NewKey(t, t.TempDir()+"/other"))))
 	rsa := t.TempDir() + "/rsa"
 	tool(t, "ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", rsa)
 	rsaKey, err := os.ReadFile(rsa + ".pub")
@@ -81,7 +81,7 @@ func TestHostKeys(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := dialer(t, write(t, t.TempDir()+"/known", tt.known))
 			d.HostKeys = tt.mode
-			before := strings.Count(s.Log(), "Accepted")
+			before := strings.Count(s.Log(), "Accepted publickey")
 			n := node(s, me())
 			n.Password = "must not be sent"
 			c, err := d.Dial(t.Context(), n)
@@ -92,7 +92,7 @@ func TestHostKeys(t *testing.T) {
 			if errors.As(err, &e); e.Class != tt.class || !strings.Contains(fmt.Sprint(err), tt.says) {
 				t.Errorf("got class %q, %v; want %q", e.Class, err, tt.class)
 			}
-			if err != nil && (!errors.Is(err, loom.ErrUnreachable) || strings.Count(s.Log(), "Accepted") != before) {
+			if err != nil && (!errors.Is(err, loom.ErrUnreachable) || strings.Count(s.Log(), "Accepted publickey") != before) {
 				t.Errorf("got in, or not unreachable: %v", err)
 			}
 		})
@@ -163,10 +163,10 @@ func TestAcceptNew(t *testing.T) {
 func TestHostCertificates(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	ca := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshd.NewKey(t, dir+"/ca", ""))))
+	ca := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshd.NewKey(t, dir+"/ca"))))
 	start := func(names, validity string) *sshd.Server {
 		key := filepath.Join(t.TempDir(), "key")
-		sshd.NewKey(t, key, "")
+		sshd.NewKey(t, key)
 		tool(t, "ssh-keygen", "-q", "-s", dir+"/ca", "-h", "-I", "x", "-n", names, "-V", validity, key+".pub")
 		return sshd.Start(t, sshd.Options{Lines: []string{"HostKey " + key, "HostCertificate " + key + "-cert.pub"}})
 	}

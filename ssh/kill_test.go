@@ -87,7 +87,7 @@ func TestEnd(t *testing.T) {
 		name, login, user string
 		password          loom.Secret
 	}{
-		{"root", me(), "", ""},
+		{"root", localUser(), "", ""},
 		{"user", plain, "", ""},
 		{"sudo", free, "root", ""},
 		{"sudo with password", asked, "root", "open sesame"},

@@ -39,9 +39,14 @@ func (p *process) wait() {
 	}
 	if !told {
 		p.err = errNoStatus
-		if !p.link.alive() {
+		// If it is the connection that broke, its channels end a moment earlier.
+		moment := time.NewTimer(250 * time.Millisecond)
+		select {
+		case <-p.link.dead:
 			p.err = p.link.why
+		case <-moment.C:
 		}
+		moment.Stop()
 		close(p.known)
 	}
 	close(p.closed)

@@ -19,8 +19,24 @@ import (
 
 func TestMain(m *testing.M) {
 	_ = os.Unsetenv("SSH_AUTH_SOCK") // tests that want an agent start one
-	goleak.VerifyTestMain(m)
+	tester = localUser()
+	remove := func() error { return nil }
+	if os.Getuid() == 0 { // root's start-up files may be anything
+		u, r, err := sshd.AddUser("/bin/bash", "")
+		if err != nil {
+			panic(err)
+		}
+		tester, remove = u.Username, r
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if err := remove(); err != nil {
+			panic(err)
+		}
+		os.Exit(code) //nolint:forbidigo // that is how it is done
+	}))
 }
+
+var tester string //nolint:gochecknoglobals // set by TestMain
 
 // dialer returns a Dialer that knows nothing but what the test tells it.
 func dialer(tb testing.TB, known string) *Dialer {
@@ -61,8 +77,8 @@ func run(tb testing.TB, c loom.Conn, cmd loom.Command) (string, string, error) {
 	return out.String(), errs.String(), err
 }
 
-// me is the user who runs the tests.
-func me() string { return localUser() }
+// me is the user that tests log in as.
+func me() string { return tester }
 
 // left lists the processes of this machine that carry a word on their command
 // line.

@@ -71,8 +71,8 @@ func Start(tb testing.TB, o Options) *Server {
 	if s.Port == 0 {
 		s.Port = freePort(tb, s.Address)
 	}
-	s.HostKey = NewKey(tb, filepath.Join(dir, "host"), "")
-	client := NewKey(tb, s.Identity, "")
+	s.HostKey = NewKey(tb, filepath.Join(dir, "host"))
+	client := NewKey(tb, s.Identity)
 	write(tb, filepath.Join(dir, "authorized_keys"), string(ssh.MarshalAuthorizedKey(client)))
 	s.Know(tb)
 	s.configure(tb, o)
@@ -121,20 +121,14 @@ func freePort(tb testing.TB, address string) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// NewKey makes a key pair in file and file.pub, and returns the public one. The
-// private one is encrypted if there is a passphrase.
-func NewKey(tb testing.TB, file, passphrase string) ssh.PublicKey {
+// NewKey makes a key pair in file and file.pub, and returns the public one.
+func NewKey(tb testing.TB, file string) ssh.PublicKey {
 	tb.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var block *pem.Block
-	if passphrase == "" {
-		block, err = ssh.MarshalPrivateKey(private, "")
-	} else {
-		block, err = ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte(passphrase))
-	}
+	block, err := ssh.MarshalPrivateKey(private, "")
 	if err != nil {
 		tb.Fatal(err)
 	}

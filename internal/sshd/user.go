@@ -1,6 +1,7 @@
 package sshd
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,40 +19,56 @@ func NewUser(tb testing.TB, shell, password string) *user.User {
 		tb.Skip("NOT TESTED: this test makes users, which needs root")
 	}
 	Need(tb, "useradd", "userdel", "chpasswd")
+	u, remove, err := AddUser(shell, password)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := remove(); err != nil {
+			tb.Log(err)
+		}
+	})
+	return u
+}
+
+// AddUser is NewUser for a TestMain. The user stays until remove is called.
+func AddUser(shell, password string) (u *user.User, remove func() error, err error) {
 	if shell == "" {
 		shell = "/bin/sh"
 	}
 	home, err := os.MkdirTemp("/tmp", "loom-home-")
 	if err != nil {
-		tb.Fatal(err)
+		return nil, nil, err
 	}
-	name := "loomt" + strings.ToLower(home[strings.LastIndexByte(home, '-')+1:])
-	out, err := exec.Command("useradd", "-M", "-d", home, "-s", shell, "-p", "*", name).CombinedOutput()
+	name := "loomt" + home[strings.LastIndexByte(home, '-')+1:]
+	if err := command("", "useradd", "-M", "-d", home, "-s", shell, "-p", "*", name); err != nil {
+		return nil, nil, err
+	}
+	remove = func() error {
+		_ = command("", "pkill", "-KILL", "-u", name) // what a failed test has left
+		return errors.Join(command("", "userdel", name), os.RemoveAll(home))
+	}
+	err = command("", "chown", name, home)
+	if password != "" && err == nil {
+		err = command(name+":"+password+"\n", "chpasswd")
+	}
+	if err == nil {
+		u, err = user.Lookup(name)
+	}
 	if err != nil {
-		tb.Fatalf("useradd: %v\n%s", err, out)
+		return nil, nil, errors.Join(err, remove())
 	}
-	tb.Cleanup(func() {
-		_ = exec.Command("pkill", "-KILL", "-u", name).Run() // what a failed test has left
-		if out, err := exec.Command("userdel", name).CombinedOutput(); err != nil {
-			tb.Logf("userdel: %v\n%s", err, out)
-		}
-		_ = os.RemoveAll(home)
-	})
-	if password != "" {
-		cmd := exec.Command("chpasswd")
-		cmd.Stdin = strings.NewReader(name + ":" + password + "\n")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			tb.Fatalf("chpasswd: %v\n%s", err, out)
-		}
+	return u, remove, nil
+}
+
+// command runs a program with this input.
+func command(input, name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = strings.NewReader(input)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, out)
 	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if out, err := exec.Command("chown", name, home).CombinedOutput(); err != nil {
-		tb.Fatalf("chown: %v\n%s", err, out)
-	}
-	return u
+	return nil
 }
 
 // Sudo lets a user run everything as everybody, with or without a password,
