@@ -456,7 +456,7 @@ func testSSHFSLogin(t *testing.T) {
 	st := newStorage(t, "")
 	m := st.mount("a", "storage")
 	stranger := st.server.Dir + "/stranger"
-	sshd.NewKey(t, stranger, "")
+	sshd.NewKey(t, stranger)
 	tests := []struct {
 		name   string
 		change func(m *tasks.SSHFSMount)
