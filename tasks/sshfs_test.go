@@ -42,6 +42,7 @@ func TestSSHFS(t *testing.T) {
 	t.Run("in the way", testSSHFSInTheWay)
 	t.Run("together", testSSHFSTogether)
 	t.Run("mount and unmount", testMounts)
+	t.Run("script on noexec", testScriptNoexec)
 }
 
 // inNamespace runs the calling test again, alone, where it can mount as it likes
@@ -566,6 +567,28 @@ func testMounts(t *testing.T) {
 	st.settled(t, tasks.Unmount{Mountpoint: dir}, "unmounted "+dir+" (tmpfs, tmpfs)", "unmounted "+dir+" (tmpfs, tmpfs)")
 	st.fails(t, tasks.Mount{Mountpoint: longer + "/none"}, "can't find in")
 	st.settled(t, tasks.Unmount{Mountpoint: longer}, "unmounted "+longer+" (tmpfs, tmpfs)")
+}
+
+// A script runs where the node's temporary directory forbids execution, and
+// where there is no room for it the error says so.
+func testScriptNoexec(t *testing.T) {
+	st := newStorage(t, "")
+	sh(t, `mount -t tmpfs -o noexec,size=64k tmpfs "$1"`, st.mounts)
+	t.Cleanup(func() { sh(t, `umount "$1"`, st.mounts) })
+	st.Env = map[string]string{"TMPDIR": st.mounts}
+	if _, err := st.apply(t.Context(), tasks.Script{File: write(t, t.TempDir(), "s", "#!/bin/sh\necho ran in $(dirname \"$0\")\n")}); err != nil {
+		t.Fatal(err)
+	}
+	if out := st.out.String(); !strings.HasPrefix(out, "ran in "+st.mounts) {
+		t.Errorf("printed %q", out)
+	}
+	large := write(t, t.TempDir(), "s", "#!/bin/sh\n"+strings.Repeat("#\n", 100_000))
+	if _, err := st.apply(t.Context(), tasks.Script{File: large}); err == nil || !strings.Contains(err.Error(), "is the disk full?") {
+		t.Errorf("error is %v, want that the disk is full", err)
+	}
+	if left, _ := os.ReadDir(st.mounts); len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
 }
 
 func TestSSHFSRefuses(t *testing.T) {
