@@ -99,6 +99,7 @@ func TestWaitRefuses(t *testing.T) {
 
 // Each thing to wait for is told up from down, from both ends.
 func TestWaitLooks(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ import (
 // node is this machine, the tests run in mount and process namespaces of their
 // own, with a copy of /etc that is theirs.
 func TestSSHFS(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("LOOM_TEST_NAMESPACE") == "" {
 		inNamespace(t)
 		return

@@ -17,6 +17,7 @@ import (
 // TestSudo is about the tasks that become another user, by real sudo on a real
 // node.
 func TestSudo(t *testing.T) {
+	t.Parallel()
 	leak := t.TempDir() + "/leak"
 	password := "echo leaked >" + leak + "; 'pw"
 	free := sshd.NewUser(t, "", password)
@@ -103,6 +104,7 @@ func testSudo(t *testing.T, b *bench) {
 
 // A script is removed from the node also when it is ended before its time.
 func TestScriptOverSSH(t *testing.T) {
+	t.Parallel()
 	server := sshd.Start(t, sshd.Options{NoSFTP: true})
 	b := newBench(t, nil)
 	b.Node = &loom.Node{Name: "db1", Address: server.Address, Port: server.Port, User: me(), Identity: server.Identity}
