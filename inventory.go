@@ -117,7 +117,7 @@ func (l *load) nodes(root *yaml.Node) []*Node {
 		if why := badName(p.Name, "node"); why != "" {
 			l.report(problemAt(p.Key, "%s", why))
 		}
-		l.report(within(p.Name, bind.Decode(spec, p.Value))...)
+		l.report(within(p.Name, l.binder.Decode(spec, p.Value))...)
 		n := l.node(p, spec)
 		specs[p.Name], byName[p.Name] = spec, n
 		nodes = append(nodes, n)

@@ -113,7 +113,7 @@ func (l *load) job(f *jobFile, p bind.Pair) *Job {
 		return r.job
 	}
 	r.keys = l.keys(p.Value)
-	l.report(bind.Decode(&r.spec, p.Value)...)
+	l.report(l.binder.Decode(&r.spec, p.Value)...)
 	l.warnKeys(r.keys)
 	r.words()
 	r.when()

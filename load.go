@@ -26,6 +26,7 @@ type load struct {
 	dir    string // of the main file
 	home   string
 
+	binder   bind.Binder
 	here     string // the file that a problem without a place is in
 	set      source.Set
 	programs map[string]bool // texts that are what a program printed

@@ -117,7 +117,7 @@ func (r *Registry) New(name string, args []any, kwargs map[string]any) (Task, er
 	if err != nil {
 		return nil, fmt.Errorf("task %s: kwargs: %w", name, err)
 	}
-	task, problems := t.bind(a, k, nil)
+	task, problems := t.bind(new(bind.Binder), a, k, nil)
 	if err := joined(problems); err != nil {
 		return nil, fmt.Errorf("task %s: %w", name, err)
 	}
@@ -211,9 +211,9 @@ func notATask(name string) string {
 
 // bind returns a task of its own with its parameters set, or the problems. They
 // are at the node at if they have no other place.
-func (t *registered) bind(args, kwargs, at *yaml.Node) (Task, []bind.Problem) {
+func (t *registered) bind(b *bind.Binder, args, kwargs, at *yaml.Node) (Task, []bind.Problem) {
 	if f, ok := t.proto.(TaskFunc); ok {
-		return f, bind.Bind(&struct{}{}, args, kwargs, at)
+		return f, b.Bind(&struct{}{}, args, kwargs, at)
 	}
 	proto := reflect.ValueOf(t.proto)
 	isPointer := proto.Kind() == reflect.Pointer
@@ -222,7 +222,7 @@ func (t *registered) bind(args, kwargs, at *yaml.Node) (Task, []bind.Problem) {
 	}
 	v := reflect.New(proto.Type())
 	v.Elem().Set(proto)
-	if problems := bind.Bind(v.Interface(), args, kwargs, at); len(problems) > 0 {
+	if problems := b.Bind(v.Interface(), args, kwargs, at); len(problems) > 0 {
 		return nil, problems
 	}
 	if !isPointer {

@@ -28,7 +28,7 @@ func (l *load) bindTask(j *Job, name *located, args, kwargs *yaml.Node) Task {
 		return nil
 	}
 	if !hasTemplate(args) && !hasTemplate(kwargs) {
-		task, problems := t.bind(args, kwargs, name.node)
+		task, problems := t.bind(&l.binder, args, kwargs, name.node)
 		l.report(problems...)
 		return task
 	}
@@ -59,7 +59,7 @@ func (l *load) tryTemplates(j *Job, tt *templated) bool {
 	var order []bind.Problem
 	for _, n := range j.Targets {
 		sample.Node = viewOf(n)
-		_, bad := tt.bind(sample)
+		_, bad := tt.bind(&l.binder, sample)
 		for _, p := range bad {
 			if problems[p] == nil {
 				problems[p] = &found{node: n.Name}
@@ -132,7 +132,7 @@ func (t templatedPlanner) Plan(ctx context.Context, s *Session) ([]Change, error
 }
 
 func (t *templated) filled(s *Session) (Task, error) {
-	task, problems := t.bind(templateData{Node: viewOf(s.Node), Job: s.Job, Run: s.RunID, Due: templateTime{s.Due}})
+	task, problems := t.bind(new(bind.Binder), templateData{Node: viewOf(s.Node), Job: s.Job, Run: s.RunID, Due: templateTime{s.Due}})
 	if err := joined(problems); err != nil {
 		return nil, fmt.Errorf("filling in the templates: %w", err)
 	}
@@ -235,13 +235,13 @@ func (t *templated) parse(nodes ...*yaml.Node) []bind.Problem {
 }
 
 // bind returns the task with its templates filled in from data.
-func (t *templated) bind(data templateData) (Task, []bind.Problem) {
+func (t *templated) bind(b *bind.Binder, data templateData) (Task, []bind.Problem) {
 	f := filler{t: t, data: data}
 	args, kwargs := f.fill(t.args), f.fill(t.kwargs)
 	if len(f.problems) > 0 {
 		return nil, f.problems
 	}
-	return t.task.bind(args, kwargs, t.at)
+	return t.task.bind(b, args, kwargs, t.at)
 }
 
 type filler struct {

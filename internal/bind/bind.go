@@ -98,8 +98,20 @@ type NodeDecoder interface {
 // copies, and a value given replaces the default wholly, never merging with it,
 // so nothing that Bind or a later owner of dst does reaches the prototype.
 func Bind(dst any, args, kwargs, at *yaml.Node) []Problem {
+	return new(Binder).Bind(dst, args, kwargs, at)
+}
+
+// A Binder binds and decodes as [Bind] and [Decode] do, and remembers what it
+// has learnt of each type: use one for many values of few types. Its zero value
+// is ready to use, by one goroutine at a time.
+type Binder struct {
+	shapes map[reflect.Type]*shape
+}
+
+// Bind is the function Bind.
+func (b *Binder) Bind(dst any, args, kwargs, at *yaml.Node) []Problem {
 	v := pointee(dst)
-	d := decoder{params: true}
+	d := b.decoder(true)
 	s := d.shape(v.Type())
 	d.independent(s, v)
 	if d.sane(args) && d.sane(kwargs) {
@@ -116,8 +128,20 @@ func Bind(dst any, args, kwargs, at *yaml.Node) []Problem {
 // does not mention keeps its value, in nested structs too, while lists, maps and
 // pointers are replaced. It does not ask dst's own DecodeNode or UnmarshalText.
 func Decode(dst any, n *yaml.Node) []Problem {
+	return new(Binder).Decode(dst, n)
+}
+
+func (b *Binder) decoder(params bool) decoder {
+	if b.shapes == nil {
+		b.shapes = make(map[reflect.Type]*shape)
+	}
+	return decoder{params: params, shapes: b.shapes}
+}
+
+// Decode is the function Decode.
+func (b *Binder) Decode(dst any, n *yaml.Node) []Problem {
 	v := pointee(dst)
-	var d decoder
+	d := b.decoder(false)
 	switch {
 	case !d.sane(n):
 	case v.Kind() == reflect.Pointer:
