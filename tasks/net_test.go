@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,46 +136,50 @@ func TestWaitLooks(t *testing.T) {
 		{"nothing at the url", tasks.Wait{URL: web.URL + "/ok"}, tasks.Wait{URL: "http://127.0.0.1:" + strconv.Itoa(noPort)}, ""},
 		{"command", tasks.Wait{Command: "echo not printed; exit 0"}, tasks.Wait{Command: "exit 4"}, "exit status 4"},
 	}
+	// All at once, since half of them wait for their time to be up.
+	const limit = 5 * time.Second
+	var wg sync.WaitGroup
+	check := func(name string, task tasks.Wait, wants ...string) {
+		wg.Go(func() {
+			b := newBench(t, shellNode{home: home})
+			b.Node.Address = "127.0.0.1"
+			task.Interval = limit
+			_, err := b.apply(t.Context(), task)
+			if len(wants) == 0 && err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			for _, want := range wants {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: error is %v, want %q", name, err, want)
+				}
+			}
+			if out := b.out.String() + b.err.String(); out != "" {
+				t.Errorf("%s: looking printed %q", name, out)
+			}
+		})
+	}
 	for _, from := range []string{"node", "control"} {
 		for _, tt := range tests {
-			t.Run(from+" "+tt.name, func(t *testing.T) {
-				if from == "control" && tt.up.Command != "" {
-					if _, err := (loom.Local{}).Dial(t.Context(), &loom.Node{Name: "local"}); err != nil {
-						t.Skip(err)
-					}
-				}
-				b := newBench(t, shellNode{home: home})
-				b.Node.Address = "127.0.0.1"
-				tt.up.From, tt.down.From = from, from
-				if _, err := b.apply(t.Context(), tt.up); err != nil {
-					t.Errorf("up: %v", err)
-				}
-				goneNow := tt.down
-				goneNow.State = "down"
-				if _, err := b.apply(t.Context(), goneNow); err != nil {
-					t.Errorf("down: %v", err)
-				}
-				tt.down.Timeout, tt.down.Interval = 300*time.Millisecond, 10*time.Millisecond
-				last := tt.last
-				switch {
-				case from == "control" && tt.down.Port != 0:
-					last = "refused"
-				case from == "control" && tt.down.File != "":
-					last = "no such file"
-				}
-				if _, err := b.apply(t.Context(), tt.down); err == nil || !strings.Contains(err.Error(), "is not up after 300ms") || !strings.Contains(err.Error(), last) {
-					t.Errorf("error is %v, want that it is not up, %s", err, last)
-				}
-				tt.up.State, tt.up.Timeout, tt.up.Interval = "down", 300*time.Millisecond, 10*time.Millisecond
-				if _, err := b.apply(t.Context(), tt.up); err == nil || !strings.Contains(err.Error(), "is not down after 300ms: it is still up") {
-					t.Errorf("error is %v, want that it is still up", err)
-				}
-				if out := b.out.String() + b.err.String(); out != "" {
-					t.Errorf("looking printed %q", out)
-				}
-			})
+			name := from + " " + tt.name
+			last := tt.last
+			switch {
+			case from == "control" && tt.down.Port != 0:
+				last = "refused"
+			case from == "control" && tt.down.File != "":
+				last = "no such file"
+			}
+			up, down := tt.up, tt.down
+			up.From, down.From = from, from
+			check(name+", up", up)
+			down.Timeout = limit
+			check(name+", not up", down, "is not up after 5s", last)
+			down.State, down.Timeout = "down", 0
+			check(name+", down", down)
+			up.State, up.Timeout = "down", limit
+			check(name+", not down", up, "is not down after 5s: it is still up")
 		}
 	}
+	wg.Wait()
 }
 
 // A node that has no means to look says so at once, rather than after the time
