@@ -161,8 +161,7 @@ func (o *offer) file(file string, named bool) {
 
 // reason shortens an error about a file whose name is known.
 func reason(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
 	}
 	return err

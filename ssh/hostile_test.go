@@ -58,6 +58,7 @@ func at(addr *net.TCPAddr) *loom.Node {
 
 // impatient is a dialer that takes any host key and waits for nobody.
 func impatient(t *testing.T) *Dialer {
+	t.Helper()
 	d := dialer(t, "")
 	d.HostKeys, d.ConnectTimeout = loom.HostKeysOff, 700*time.Millisecond
 	return d
@@ -135,6 +136,7 @@ func TestWhatAnswers(t *testing.T) {
 // misbehave is a server that lets everybody in and whose sessions do as told
 // after they have read our script and answered with its marker.
 func misbehave(t *testing.T, session func(ch ssh.Channel, conn *ssh.ServerConn)) *net.TCPAddr {
+	t.Helper()
 	conf := &ssh.ServerConfig{NoClientAuth: true}
 	return serve(t, conf, func(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
 		go ssh.DiscardRequests(requests)

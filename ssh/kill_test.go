@@ -17,7 +17,7 @@ import (
 )
 
 // shapes are commands that are hard to end: WORD marks their processes.
-var shapes = []struct{ name, text string }{ //nolint:gochecknoglobals // a table
+var shapes = []struct{ name, text string }{
 	{"plain", "sleep WORD"},
 	{"background", "sleep WORD & sleep WORD & wait"},
 	{"setsid", "setsid sleep WORD & sleep WORD"},
@@ -61,7 +61,7 @@ func gone(tb testing.TB, word string) {
 }
 
 // word returns a number of seconds that no other test sleeps for.
-var word = sync.OnceValue(func() func() string { //nolint:gochecknoglobals // a counter
+var word = sync.OnceValue(func() func() string {
 	var mu sync.Mutex
 	n := 0
 	return func() string {

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-var tester string //nolint:gochecknoglobals // set by TestMain
+var tester string
 
 // dialer returns a Dialer that knows nothing but what the test tells it.
 func dialer(tb testing.TB, known string) *Dialer {

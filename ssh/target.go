@@ -50,11 +50,11 @@ func (t *target) String() string {
 
 // key tells targets apart whose connections can not be shared.
 func (t *target) key() string {
-	k := fmt.Sprintf("%s %q %q %q %q", t, t.identity, t.password, t.passphrase, t.name)
+	keys := []string{fmt.Sprintf("%s %q %q %q %q", t, t.identity, t.password, t.passphrase, t.name)}
 	for _, j := range t.jump {
-		k += "\n" + j.key()
+		keys = append(keys, j.key())
 	}
-	return k
+	return strings.Join(keys, "\n")
 }
 
 // resolve adds to a node what ssh_config says about it.

@@ -127,7 +127,7 @@ func (c *Command) check() error {
 		}
 	}
 	if c.User != "" && !validUser(c.User) {
-		return fmt.Errorf("%q can not be a user's name: letters, digits and ._- only, not beginning with - or .", c.User)
+		return fmt.Errorf("%q can not be a user's name: letters, digits and ._- only, and neither - nor . at the beginning", c.User)
 	}
 	if strings.ContainsAny(c.Password, "\n\x00") {
 		return errors.New("the sudo password contains a newline or NUL byte, which can not be typed at a prompt")

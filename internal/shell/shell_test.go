@@ -95,7 +95,7 @@ func TestCancelEndsAll(t *testing.T) {
 				c.Stdout = writerFunc(func(p []byte) (int, error) { cancel(why); return len(p), nil })
 				begun := time.Now()
 				_, err := Run(ctx, Local, c, nil)
-				if err != why {
+				if !errors.Is(err, why) || err.Error() != why.Error() {
 					t.Errorf("error %v, want %v", err, why)
 				}
 				if s := left(t, word); s != "" {

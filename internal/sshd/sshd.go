@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -198,22 +197,22 @@ func (s *Server) run(tb testing.TB, program string) {
 	if err := s.cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	var once sync.Once
-	ended := make(chan error, 1)
-	go func() { ended <- s.cmd.Wait() }()
+	ended := make(chan struct{})
+	var failure error
+	go func() {
+		defer close(ended)
+		failure = s.cmd.Wait()
+	}()
 	tb.Cleanup(func() {
-		once.Do(func() {
-			s.stop()
-			<-ended
-		})
+		s.stop()
+		<-ended
 	})
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {
 		select {
-		case err := <-ended:
-			ended <- err
-			tb.Fatalf("sshd ended: %v\n%s", err, s.Log())
+		case <-ended:
+			tb.Fatalf("sshd ended: %v\n%s", failure, s.Log())
 		default:
 		}
 		conn, err := net.Dial("tcp", s.Addr())
