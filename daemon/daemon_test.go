@@ -536,6 +536,41 @@ func TestSwaps(t *testing.T) {
 	}
 }
 
+// TestSlowWriter empties a manifest and fills it a moment later: its job does not
+// vanish meanwhile.
+func TestSlowWriter(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob, "jobs/two.yaml", twoJob)
+	told := reloading(t, dir)
+	write(t, dir, "jobs/one.yaml", "")
+	select {
+	case n := <-told:
+		t.Errorf("an empty file is news: %+v", n)
+	case <-time.After(patience + 2*settle):
+	}
+	write(t, dir, "jobs/one.yaml", strings.Replace(oneJob, "hello", "changed", 1))
+	if n := next(t, told); !slices.Equal(n.Changed, []string{"one"}) || len(n.Removed) > 0 {
+		t.Errorf("news = %+v, want a changed job", n)
+	}
+	write(t, dir, "jobs/one.yaml", "") // in earnest
+	if n := next(t, told); !slices.Equal(n.Removed, []string{"one"}) {
+		t.Errorf("news = %+v, want that the job is gone", n)
+	}
+}
+
+func TestBlindnessIsSaidOnce(t *testing.T) {
+	var log bytes.Buffer
+	w := &watcher{log: slog.New(slog.NewTextHandler(&log, nil))}
+	w.goBlind(&os.PathError{Op: "add", Path: "x", Err: syscall.ENOSPC})
+	w.goBlind(syscall.EMFILE)
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "max_user_watches") {
+		t.Errorf("log = %q, want one line that says what to raise", got)
+	}
+	if events, failures := w.events(); events != nil || failures != nil {
+		t.Error("there are events without the kernel")
+	}
+}
+
 func TestReloadTellsNewWarnings(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)

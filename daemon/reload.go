@@ -15,12 +15,14 @@ import (
 )
 
 // How changes of files are gathered: a reload waits until nothing has changed
-// for settle, but no longer than patience, and where the kernel does not tell,
-// files are looked at every so often.
+// for settle, but no longer than patience; a file that was emptied is given
+// longer to be filled again; and where the kernel does not tell, files are looked
+// at every so often.
 const (
-	settle   = 250 * time.Millisecond
-	patience = time.Second
-	rescan   = 10 * time.Second
+	settle    = 250 * time.Millisecond
+	patience  = time.Second
+	refilling = 5 * time.Second
+	rescan    = 10 * time.Second
 )
 
 // A reloader keeps what runs in step with the files.
@@ -117,10 +119,13 @@ func (r *reloader) run(ctx context.Context, reload <-chan struct{}, again bool) 
 				changed()
 			}
 		case <-quiet.C:
-			if sure || r.watch.changed() {
-				read(false)
-			} else {
+			switch {
+			case !sure && !r.watch.changed():
 				since = time.Time{}
+			case time.Since(since) < refilling && r.watch.emptied():
+				quiet.Reset(settle)
+			default:
+				read(false)
 			}
 		case <-inventory.C:
 			read(false)

@@ -28,6 +28,7 @@ type watcher struct {
 	dirs  map[string]fs.FileInfo // directories that the kernel tells about, as they were
 	names map[string]bool        // whose coming and going matters: the files, and the links on the way to them
 	trees map[string]bool        // directories of which every entry matters
+	full  map[string]bool        // files that had something in them
 	blind bool                   // it was said that the kernel does not tell of all
 }
 
@@ -81,7 +82,7 @@ func (w *watcher) concerns(e fsnotify.Event) bool {
 // them was changed after a time, or may have been while nobody looked.
 func (w *watcher) watch(paths []string, since time.Time) (dirty bool) {
 	w.paths = paths
-	w.names, w.trees = map[string]bool{}, map[string]bool{}
+	w.names, w.trees, w.full = map[string]bool{}, map[string]bool{}, map[string]bool{}
 	want := map[string]bool{}
 	way := wayfinder{}
 	for _, path := range paths {
@@ -91,9 +92,13 @@ func (w *watcher) watch(paths []string, since time.Time) (dirty bool) {
 			want[filepath.Dir(step)] = true
 		}
 		end := steps[len(steps)-1]
-		if info, err := os.Stat(end); err == nil && info.IsDir() {
+		switch info, err := os.Stat(end); {
+		case err != nil:
+		case info.IsDir():
 			w.trees[end] = true
 			want[end] = true
+		default:
+			w.full[path] = info.Size() > 0
 		}
 	}
 	w.listen(want)
@@ -136,6 +141,20 @@ func (w *watcher) listen(want map[string]bool) {
 func (w *watcher) changed() bool {
 	now, _ := look(w.paths)
 	return now != w.looks
+}
+
+// emptied reports whether a file that had something in it is empty: whoever
+// writes it anew has only begun, most likely.
+func (w *watcher) emptied() bool {
+	for path, full := range w.full {
+		if !full {
+			continue
+		}
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // look returns a number that stands for how files look from outside, and when
