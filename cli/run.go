@@ -206,12 +206,17 @@ func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *ru
 		pool.Max = f.most
 	}
 	defer pool.Close() //nolint:errcheck // the work is done
-	defer context.AfterFunc(ctx, func() {
+	said := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(said)
 		v.say("%s: %v: ending the work on the nodes; once more leaves them alone", p.Name, context.Cause(ctx))
-	})()
+	})
 	still := animate(v)
 	_ = pool.Run(ctx, j, time.Now(), v.observe) // the events tell all that the error does
 	still()
+	if !stop() {
+		<-said
+	}
 
 	if mode == viewJSON {
 		if err := writeJSON(p.Stdout, v.json()); err != nil {

@@ -313,6 +313,7 @@ func TestChangeDuringTheReading(t *testing.T) {
 // TestWhereTheKernelDoesNotTell has a reloader without the kernel's help notice
 // an edit, on a fake clock.
 func TestWhereTheKernelDoesNotTell(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
 	synctest.Test(t, func(t *testing.T) {
@@ -439,6 +440,7 @@ func next(t *testing.T, told <-chan news) news {
 }
 
 func TestDirectoryThatGoesAndComesBack(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
 	told := reloading(t, dir)
@@ -464,6 +466,7 @@ func TestDirectoryThatGoesAndComesBack(t *testing.T) {
 // TestStorm has files change all the time: they are read about once a second,
 // not at each change, and what is there at the end is what is known.
 func TestStorm(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
 	told := reloading(t, dir)
@@ -492,6 +495,7 @@ func TestStorm(t *testing.T) {
 // TestSwaps swaps a directory of manifests behind a link again and again, as
 // Kubernetes does: what is known is the one or the other, never a mix.
 func TestSwaps(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "loom.yaml", mainFile)
 	for _, v := range []string{"a", "b"} {
@@ -539,6 +543,7 @@ func TestSwaps(t *testing.T) {
 // TestSlowWriter empties a manifest and fills it a moment later: its job does not
 // vanish meanwhile.
 func TestSlowWriter(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob, "jobs/two.yaml", twoJob)
 	told := reloading(t, dir)
@@ -572,6 +577,7 @@ func TestBlindnessIsSaidOnce(t *testing.T) {
 }
 
 func TestReloadTellsNewWarnings(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
 	told := reloading(t, dir)

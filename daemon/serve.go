@@ -130,14 +130,17 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 		case <-rest.Done():
 		}
 	})
-	defer context.AfterFunc(ctx, func() {
+	wg.Go(func() {
+		<-ctx.Done()
 		log.Info("stopping", "why", signalName(ctx), "grace", m.Config.Grace)
 		super.stopping("waiting for running jobs")
-	})()
+	})
 	super.ready(status(m, len(r.told)))
 	if err := scheduler.Run(ctx); err != nil {
 		log.Warn("running work was cancelled", "err", err)
 	}
+	stop()
+	wg.Wait()
 	log.Info("stopped")
 	return nil
 }
