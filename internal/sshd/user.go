@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"strings"
 	"testing"
+	"time"
 )
 
 // NewUser makes a user of this machine for the time of the test, with a home
@@ -41,12 +42,12 @@ func AddUser(shell, password string) (u *user.User, remove func() error, err err
 		return nil, nil, err
 	}
 	name := "loomt" + home[strings.LastIndexByte(home, '-')+1:]
-	if err := command("", "useradd", "-M", "-d", home, "-s", shell, "-p", "*", name); err != nil {
+	if err := insist("useradd", "-M", "-d", home, "-s", shell, "-p", "*", name); err != nil {
 		return nil, nil, err
 	}
 	remove = func() error {
 		_ = command("", "pkill", "-KILL", "-u", name) // what a failed test has left
-		return errors.Join(command("", "userdel", name), os.RemoveAll(home))
+		return errors.Join(insist("userdel", name), os.RemoveAll(home))
 	}
 	err = command("", "chown", name, home)
 	if password != "" && err == nil {
@@ -59,6 +60,19 @@ func AddUser(shell, password string) (u *user.User, remove func() error, err err
 		return nil, nil, errors.Join(err, remove())
 	}
 	return u, remove, nil
+}
+
+// insist runs a program that fails while another one holds the list of users.
+func insist(name string, args ...string) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for tries := 0; ; tries++ {
+		err := command("", name, args...)
+		if err == nil || tries == 50 {
+			return err
+		}
+		<-tick.C
+	}
 }
 
 // command runs a program with this input.
