@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/sys/unix"
 )
 
 // A fleet is a number of loopback nodes with OpenSSH servers, and the files
@@ -58,10 +57,6 @@ func startFleet(ctx context.Context, n, fanout int) (_ *fleet, err error) {
 		return nil, err
 	}
 	f := &fleet{user: me.Username}
-	// Orphans of what is started here become ours, so that stop finds them.
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return nil, fmt.Errorf("becoming the reaper of orphans: %w", err)
-	}
 	if f.dir, err = os.MkdirTemp("", "fleet-"); err != nil {
 		return nil, err
 	}
@@ -277,13 +272,13 @@ func (f *fleet) settle(ctx context.Context, n int) error {
 	}
 }
 
-// stop ends the servers and whatever else was started here, and removes the
-// fleet's files.
+// stop ends the servers and what they have started, and removes the fleet's
+// files. Without control groups the servers' children are left to end when
+// their clients have, which is at once.
 func (f *fleet) stop() error {
 	for _, p := range append(f.masters, f.servers...) {
 		p.kill()
 	}
-	reap()
 	err := f.group.remove()
 	if f.madeRunDir {
 		err = errors.Join(err, os.Remove("/run/sshd"))

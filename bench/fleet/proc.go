@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -51,41 +50,6 @@ func (p *proc) kill() {
 	}
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.done
-}
-
-// reap ends every descendant that is left. Orphans come to this process one
-// generation at a time.
-func reap() {
-	for range 100 {
-		children := childrenOf(os.Getpid())
-		if len(children) == 0 {
-			return
-		}
-		for _, pid := range children {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-			_, _ = syscall.Wait4(pid, nil, 0, nil)
-		}
-	}
-}
-
-func childrenOf(parent int) []int {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	var pids []int
-	for _, s := range stats {
-		text, err := os.ReadFile(s)
-		if err != nil {
-			continue
-		}
-		pid, _, _ := bytes.Cut(text, []byte(" "))
-		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // state, parent, ...
-		if len(fields) < 2 || fields[1] != strconv.Itoa(parent) {
-			continue
-		}
-		if n, err := strconv.Atoi(string(pid)); err == nil {
-			pids = append(pids, n)
-		}
-	}
-	return pids
 }
 
 // A group is a control group: it knows the processes of a tree, also those that
@@ -166,7 +130,6 @@ func (g *group) remove() error {
 		for _, pid := range g.pids() {
 			if n, err := strconv.Atoi(pid); err == nil {
 				_ = syscall.Kill(n, syscall.SIGKILL)
-				_, _ = syscall.Wait4(n, nil, syscall.WNOHANG, nil)
 			}
 		}
 		if err = os.Remove(g.dir.Name()); err == nil {
