@@ -17,8 +17,8 @@ import (
 )
 
 // A spec tells a client process, on its first line of input, what to connect
-// to. Each further line asks for a round; a report answers it. At the end of
-// its input the client closes its connections and ends.
+// to. Each further line is "run" and asks for a round, or "cpu"; a report answers
+// it. At the end of its input the client closes its connections and ends.
 type spec struct {
 	Hosts      []string
 	Port       int
@@ -29,12 +29,12 @@ type spec struct {
 	Profile    string // begins the names of the files that profiles go to; "": none
 }
 
-// A report is what a round cost the client process.
+// A report is how a round went, and what the client process has taken.
 type report struct {
 	OK   int           // nodes on which true ended well
-	Wall time.Duration // nanoseconds
-	CPU  time.Duration
-	Peak int64 // bytes, since the process began
+	Wall time.Duration // of the round, in nanoseconds
+	CPU  time.Duration // since the process began
+	Peak int64         // bytes, since the process began
 	Err  string
 }
 
@@ -65,12 +65,16 @@ func client(kind string, in io.Reader, out io.Writer) error {
 	}
 	answers := json.NewEncoder(out)
 	for lines.Scan() {
-		before, began := selfCPU(), time.Now()
-		ok, err := r.round()
-		a := report{OK: ok, Wall: time.Since(began), CPU: selfCPU() - before, Peak: selfPeak()}
-		if err != nil {
-			a.Err = err.Error()
+		var a report
+		if lines.Text() == "run" {
+			began := time.Now()
+			ok, err := r.round()
+			a = report{OK: ok, Wall: time.Since(began)}
+			if err != nil {
+				a.Err = err.Error()
+			}
 		}
+		a.CPU, a.Peak = selfCPU(), selfPeak()
 		if err := answers.Encode(a); err != nil {
 			return err
 		}
@@ -138,7 +142,6 @@ type driver struct {
 	reports chan report // closed when the process says nothing more
 	errors  *strings.Builder
 
-	open   bool
 	began  time.Time
 	before int // processes of the nodes
 	server time.Duration
@@ -182,18 +185,23 @@ func drive(ctx context.Context, f *fleet, o options, name string, cmd *exec.Cmd)
 	return d, json.NewEncoder(d.in).Encode(s)
 }
 
-// ask has the client run once.
-func (d *driver) ask(ctx context.Context) (report, error) {
-	if _, err := io.WriteString(d.in, "run\n"); err != nil {
+// run has the client run once.
+func (d *driver) run(ctx context.Context) (report, error) {
+	r, err := d.ask(ctx, "run")
+	if err == nil && (r.Err != "" || r.OK != len(d.fleet.hosts)) {
+		err = fmt.Errorf("%d of %d nodes are well: %s", r.OK, len(d.fleet.hosts), clip(r.Err))
+	}
+	return r, err
+}
+
+func (d *driver) ask(ctx context.Context, what string) (report, error) {
+	if _, err := io.WriteString(d.in, what+"\n"); err != nil {
 		return report{}, fmt.Errorf("%w; it said:\n%s", err, d.said())
 	}
 	select {
 	case r, ok := <-d.reports:
 		if !ok {
 			return r, fmt.Errorf("the client ended; it said:\n%s", d.said())
-		}
-		if r.Err != "" || r.OK != len(d.fleet.hosts) {
-			return r, fmt.Errorf("%d of %d nodes are well: %s", r.OK, len(d.fleet.hosts), clip(r.Err))
 		}
 		return r, nil
 	case <-ctx.Done():
@@ -210,7 +218,7 @@ func (d *driver) said() string {
 
 // whole measures the process from its start to its end, with one round in it.
 func (d *driver) whole(ctx context.Context) (s sample, err error) {
-	r, err := d.ask(ctx)
+	r, err := d.run(ctx)
 	if err := errors.Join(err, d.close()); err != nil {
 		return s, err
 	}
@@ -221,21 +229,29 @@ func (d *driver) whole(ctx context.Context) (s sample, err error) {
 	return s, err
 }
 
-// round measures one round, as the process itself sees it.
-func (d *driver) round(ctx context.Context) (sample, error) {
-	before, server := d.fleet.group.count(), d.fleet.group.cpu()
-	r, err := d.ask(ctx)
+// round measures so many rounds, one after the other, and returns what one of
+// them took. CPU time counts until nothing goes on any more, on both sides: a
+// client may clear up, or prepare for the next round, when it has answered.
+func (d *driver) round(ctx context.Context, times int) (s sample, err error) {
+	server := d.fleet.group.cpu()
+	before, err := d.ask(ctx, "cpu")
 	if err != nil {
-		return sample{}, err
+		return s, err
 	}
-	if !d.open { // now it is: a process for each node stays
-		d.open = true
-		before += len(d.fleet.hosts)
+	for range times {
+		r, err := d.run(ctx)
+		if err != nil {
+			return s, err
+		}
+		s.wall += r.Wall
 	}
-	if err := d.fleet.settle(ctx, before); err != nil {
-		return sample{}, err
+	// Processes that keep a connection stay, so there is no number to wait for.
+	if err := d.fleet.calm(ctx); err != nil {
+		return s, err
 	}
-	return sample{wall: r.Wall, cpu: r.CPU, server: d.fleet.group.cpu() - server, peak: r.Peak}, nil
+	after, err := d.ask(ctx, "cpu")
+	n := time.Duration(times)
+	return sample{wall: s.wall / n, cpu: (after.CPU - before.CPU) / n, server: (d.fleet.group.cpu() - server) / n, peak: after.Peak}, err
 }
 
 func (d *driver) close() error {

@@ -272,6 +272,21 @@ func (f *fleet) settle(ctx context.Context, n int) error {
 	}
 }
 
+// calm waits until the servers' processes have been the same number for a while.
+func (f *fleet) calm(ctx context.Context) error {
+	for last, same := -1, 0; same < 5; same++ {
+		if n := f.group.count(); n != last {
+			last, same = n, 0
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
 // stop ends the servers and what they have started, and removes the fleet's
 // files. Without control groups the servers' children are left to end when
 // their clients have, which is at once.

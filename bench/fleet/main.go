@@ -45,7 +45,7 @@ func main() {
 	flag.IntVar(&o.reps, "reps", 3, "cold repetitions, and warm rounds of tools that start anew each time")
 	flag.IntVar(&o.rounds, "rounds", 9, "warm rounds of tools that keep their connections")
 	flag.StringVar(&tools, "tools", "", "comma-separated; empty: all that are installed of "+strings.Join(names(), ","))
-	flag.StringVar(&phases, "phases", "cold,warm", "what to measure")
+	flag.StringVar(&phases, "phases", "cold,warm,steady", "what to measure")
 	flag.StringVar(&o.profile, "profile", "", "directory for CPU and memory profiles of the Go clients")
 	flag.StringVar(&o.loomd, "loomd", "", "a loomd binary to measure too; it must know: loomd exec --local")
 	flag.Parse()
@@ -93,10 +93,19 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	if slices.Contains(o.phases, "warm") {
-		return warm(ctx, f, o, tools)
+		if err := warm(ctx, f, o, tools, 1, "warm: over open connections, with a pause between the rounds"); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(o.phases, "steady") {
+		tools = slices.DeleteFunc(tools, func(t tool) bool { return t.forks })
+		return warm(ctx, f, o, tools, inARow, fmt.Sprintf("steady: over open connections, %d rounds in a row", inARow))
 	}
 	return nil
 }
+
+// inARow is how many rounds without a pause make a steady load.
+const inARow = 5
 
 // cold starts every tool with nothing open, o.reps times.
 func cold(ctx context.Context, f *fleet, o options, tools []tool) error {
@@ -115,10 +124,10 @@ func cold(ctx context.Context, f *fleet, o options, tools []tool) error {
 }
 
 // warm opens connections with every tool that can keep them, and then has each
-// run over them. Tools that are started anew each round, over connections that
+// run over them, so many times in a row. Tools that are started anew each round, over connections that
 // ssh masters keep, take part in the first o.reps rounds only.
-func warm(ctx context.Context, f *fleet, o options, tools []tool) (err error) {
-	t := newTable(o, "warm: over open connections")
+func warm(ctx context.Context, f *fleet, o options, tools []tool, times int, title string) (err error) {
+	t := newTable(o, title)
 	var open []tool
 	keepers := map[string]keeper{}
 	defer func() {
@@ -143,7 +152,7 @@ func warm(ctx context.Context, f *fleet, o options, tools []tool) (err error) {
 			if tool.forks && round > o.reps {
 				continue
 			}
-			s, err := keepers[tool.name].round(ctx)
+			s, err := keepers[tool.name].round(ctx, times)
 			if err != nil {
 				return fmt.Errorf("%s, warm: %w", tool.name, err)
 			}

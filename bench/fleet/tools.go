@@ -22,9 +22,10 @@ type tool struct {
 	keep  func(context.Context, *fleet, options) (keeper, error) // nil: it keeps no connections
 }
 
-// A keeper holds open connections and runs true over all of them, once a round.
+// A keeper holds open connections and runs true over all of them, so many times
+// in a row, and returns what one time took.
 type keeper interface {
-	round(context.Context) (sample, error)
+	round(ctx context.Context, times int) (sample, error)
 	close() error
 }
 
@@ -207,7 +208,8 @@ func overMasters(c command) func(context.Context, *fleet, options) (keeper, erro
 	}
 }
 
-func (m *muxed) round(ctx context.Context) (sample, error) {
+// round runs the tool once; only a driver is asked for more.
+func (m *muxed) round(ctx context.Context, _ int) (sample, error) {
 	return invoke(ctx, m.fleet, m.command(m.fleet, m.options, m.fleet.muxConfig), m.fleet.masters)
 }
 
