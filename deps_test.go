@@ -31,6 +31,7 @@ func arrows() map[string][]string {
 		"ssh":    append(outer, "loomtest", "tasks"),
 		"cli":    {"cmd", "daemon", "loomtest", "ssh", "store", "tasks"},
 		"daemon": {"cmd", "loomtest", "ssh", "store", "tasks"},
+		"store":  {"api", "cli", "cmd", "daemon", "loomtest", "notify", "resource", "ssh", "tasks", "web"},
 	}
 }
 
@@ -92,19 +93,29 @@ func TestDependencies(t *testing.T) {
 		}
 	}
 	for from, forbidden := range arrows() {
-		own := strings.TrimSuffix(module+"/"+from, "/")
-		for _, dep := range pkgs[own].Deps {
-			for _, to := range forbidden {
-				if within(dep, module+"/"+to) {
-					t.Errorf("the arrow goes the other way: %s", path(pkgs, own, dep))
+		for name, p := range pkgs {
+			if own := strings.TrimSuffix(module+"/"+from, "/"); name != own && (from == "" || !within(name, own)) {
+				continue
+			}
+			for _, dep := range p.Deps {
+				for _, to := range forbidden {
+					if within(dep, module+"/"+to) {
+						t.Errorf("the arrow goes the other way: %s", path(pkgs, name, dep))
+					}
 				}
 			}
 		}
 	}
 	for name, p := range pkgs {
 		for _, imp := range p.Imports {
-			if imp == "testing" && within(name, module) && name != module+"/loomtest" && !within(name, module+"/internal") {
-				t.Errorf("%s imports testing: only loomtest may", name)
+			suite := name == module+"/loomtest" || name == module+"/store/storetest"
+			if imp == "testing" && within(name, module) && !suite && !within(name, module+"/internal") {
+				t.Errorf("%s imports testing: only loomtest and storetest may", name)
+			}
+			for _, engine := range []string{"modernc.org/sqlite", "github.com/pressly/goose/v3"} {
+				if within(imp, engine) && within(name, module) && name != module+"/store/sqlite" {
+					t.Errorf("%s imports %s: only store/sqlite may", name, imp)
+				}
 			}
 		}
 	}

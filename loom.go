@@ -42,9 +42,13 @@ type Run struct {
 	Job     string
 	Due     time.Time // when it should have started
 	Trigger Trigger
+	By      string    // who asked for it: a person, or the run that it follows
+	Targets []string  // the nodes that were asked for; nil: all of the job's
+	Queued  time.Time // set by a Store
 	Started time.Time
 	Ended   time.Time // zero while it is going
 	Status  Status
+	Reason  string         // why it ended so, if the results don't say
 	Nodes   int            // how many targets
 	Counts  map[Status]int // how many of them ended how
 }
@@ -62,6 +66,7 @@ const (
 
 // A Result is what a run did on one node.
 type Result struct {
+	Run      string // its ID, if the result was read from a Store
 	Node     string
 	Status   Status
 	ExitCode int      // of the command that failed; -1 if none did or it was killed by a signal
@@ -70,6 +75,7 @@ type Result struct {
 	Attempts int      // how often it was tried; 0 if it was not begun
 	Started  time.Time
 	Ended    time.Time
+	Attempts []Attempt // those that came before the last; nil: it was the first
 
 	// Output is what the node printed: its start and its end, with a line of
 	// the stream Log between that says what is missing, if it was more than the

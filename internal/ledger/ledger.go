@@ -1,0 +1,206 @@
+// Package ledger has the rules that all stores share, as functions of values:
+// which firings make sense, whether a run may start beside others, and what a
+// batch of events means for each node.
+package ledger
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustinlacewell/loom"
+)
+
+// ClockWrong is how far in the future a job's last tick must be for the clock
+// to have been wrong when it was taken.
+const ClockWrong = 3 * time.Hour
+
+// Check finds mistakes in firings that no store could make sense of.
+func Check(firings []loom.Firing) error {
+	for _, f := range firings {
+		if err := check(f); err != nil {
+			return fmt.Errorf("fire job %q: %w", f.Job, err)
+		}
+	}
+	return nil
+}
+
+func check(f loom.Firing) error {
+	runs := f.Outcome == "" || f.Outcome.Runs()
+	switch {
+	case f.Job == "":
+		return fmt.Errorf("the firing names no job")
+	case runs && f.Run.ID == "":
+		return fmt.Errorf("the run has no ID")
+	case f.Due.IsZero() && !runs:
+		return fmt.Errorf("a firing without a tick can't be %s", f.Outcome)
+	case !f.Due.IsZero() && !f.Until.IsZero() && f.Until.Before(f.Due):
+		return fmt.Errorf("the range of ticks ends before it begins")
+	case runs && !f.Until.IsZero() && !f.Until.Equal(f.Due):
+		return fmt.Errorf("a range of ticks has no run")
+	}
+	return nil
+}
+
+// Bad reports whether runs of this status are few and looked for.
+func Bad(s loom.Status) bool { return s != loom.StatusOK && s != loom.StatusChanged }
+
+// Paused reports whether p keeps a firing that is due at due from starting a
+// run, and says why.
+func Paused(p *loom.Pause, trigger loom.Trigger, due time.Time) (string, bool) {
+	if p == nil || trigger == loom.TriggerManual || !p.Until.IsZero() && !due.Before(p.Until) {
+		return "", false
+	}
+	why := "paused"
+	if p.By != "" {
+		why += " by " + p.By
+	}
+	if !p.Until.IsZero() {
+		why += " until " + p.Until.Format("2006-01-02 15:04:05")
+	}
+	if p.Why != "" {
+		why += ": " + p.Why
+	}
+	return why, true
+}
+
+// Asked says who asked for something, and why.
+func Asked(a loom.Action) string {
+	why := "asked for"
+	if a.By != "" {
+		why += " by " + a.By
+	}
+	if a.Why != "" {
+		why += ": " + a.Why
+	}
+	return why
+}
+
+// A Going is a run that has not ended.
+type Going struct {
+	loom.Run
+	Epoch int64    // of the last claim; 0: never begun
+	Nodes []string // where it is at work, or the first of them
+	More  int      // how many it is at work on besides
+}
+
+// A Verdict is what overlap policy says of a new run.
+type Verdict struct {
+	Refused    string  // why it does not start; "": it does
+	Solo       bool    // it may not run beside others of its job
+	Wait       bool    // not before the others have ended
+	Cancel     []Going // must end
+	Superseded []Going // never begin
+	Cause      string  // why those must
+}
+
+// Admit judges whether the run named id may start beside those of its job that
+// have not ended, oldest first.
+func Admit(policy loom.Overlap, id string, going []Going) Verdict {
+	if policy == loom.OverlapAllow {
+		return Verdict{}
+	}
+	v := Verdict{Solo: true, Wait: len(going) > 0}
+	if len(going) == 0 {
+		return v
+	}
+	last := going[len(going)-1]
+	waits := slices.ContainsFunc(going, func(g Going) bool { return g.Status == loom.StatusQueued })
+	switch {
+	case policy == loom.OverlapReplace:
+		v.Cause = fmt.Sprintf("run %s took its place", id)
+		for _, g := range going {
+			if g.Epoch == 0 {
+				v.Superseded = append(v.Superseded, g)
+			} else {
+				v.Cancel = append(v.Cancel, g)
+			}
+		}
+		v.Wait = len(v.Cancel) > 0
+	case policy == loom.OverlapQueue && !waits:
+	case policy == loom.OverlapQueue:
+		v.Refused = still(last) + ", and one waits already"
+	default:
+		v.Refused = still(last)
+	}
+	return v
+}
+
+// still says that a run is going, since when, and where.
+func still(g Going) string {
+	where := ""
+	if len(g.Nodes) > 0 {
+		where = " on " + strings.Join(g.Nodes, ", ")
+	}
+	if g.More > 0 {
+		where += fmt.Sprintf(" and %d more", g.More)
+	}
+	return fmt.Sprintf("%v: run %s from %s%s", loom.ErrBusy, g.ID, g.Due.Format("15:04:05"), where)
+}
+
+// A NodeRecord is what a batch of events means for one node.
+type NodeRecord struct {
+	Node     string
+	Started  time.Time      // zero: it was before
+	Attempts []loom.Attempt // to be added to those before
+	Changes  []string       // to be added to those before
+	End      *loom.Result   // nil: not yet; its Changes replace what was before, and so do its Attempts if there are any
+	Lines    []loom.Line
+}
+
+// Fold sorts events by node, in the order of their first.
+func Fold(events []loom.Event) []*NodeRecord {
+	var all []*NodeRecord
+	byNode := map[string]*NodeRecord{}
+	for _, e := range events {
+		switch e.Kind {
+		case loom.KindNodeStarted, loom.KindAttemptEnded, loom.KindChanged, loom.KindOutput, loom.KindNodeEnded:
+		default:
+			continue
+		}
+		n := byNode[e.Node]
+		if n == nil {
+			n = &NodeRecord{Node: e.Node}
+			byNode[e.Node], all = n, append(all, n)
+		}
+		n.add(e)
+	}
+	return all
+}
+
+func (n *NodeRecord) add(e loom.Event) {
+	switch e.Kind {
+	case loom.KindNodeStarted:
+		n.Started = e.Time
+	case loom.KindAttemptEnded:
+		if r := e.Result; r != nil {
+			n.Attempts = append(n.Attempts, loom.Attempt{Started: r.Started, Ended: r.Ended,
+				Status: r.Status, ExitCode: r.ExitCode, Reason: r.Reason})
+		}
+	case loom.KindChanged:
+		n.Changes = append(n.Changes, e.Text)
+	case loom.KindOutput:
+		n.Lines = append(n.Lines, loom.Line{Time: e.Time, Stream: e.Stream, Text: e.Text, More: e.More})
+	case loom.KindNodeEnded:
+		if e.Result == nil {
+			return
+		}
+		r := *e.Result
+		r.Node, r.Output, r.Err = n.Node, nil, nil
+		r.Changes, r.Attempts = slices.Clone(r.Changes), slices.Clone(r.Attempts)
+		n.Changes = nil
+		if r.Attempts != nil {
+			n.Attempts = nil
+		}
+		n.End = &r
+	}
+}
+
+// Milli cuts t to what stores keep. The zero time stays so.
+func Milli(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return time.UnixMilli(t.UnixMilli())
+}

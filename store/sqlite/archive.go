@@ -1,0 +1,436 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/ledger"
+)
+
+// unread is explain for what happened while reading.
+func (s *Store) unread(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return s.explain(err)
+}
+
+// each calls read for every row.
+func (s *Store) each(ctx context.Context, read func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := s.reading.QueryContext(ctx, query, args...)
+	return s.unread(ctx, every(rows, err, read))
+}
+
+// number returns the number of a named row of jobs or nodes; 0: there is none.
+func (s *Store) number(ctx context.Context, table, name string) (int64, error) {
+	var id int64
+	err := s.reading.QueryRowContext(ctx, "SELECT id FROM "+table+" WHERE name = ?", name).Scan(&id)
+	return id, s.unread(ctx, none(err))
+}
+
+// runColumns are those of a runRow, of runs r and jobs j.
+const runColumns = "r.seq, r.id, j.name, r.due, r.cause, r.who, r.targets, r.queued, r.started, r.ended, r.status, r.reason, r.nodes, r.counts"
+
+type runRow struct {
+	seq, due, queued int64
+	started, ended   sql.NullInt64
+	r                loom.Run
+	who, reason      sql.NullString
+	targets, counts  sql.NullString
+}
+
+func (w *runRow) into() []any {
+	return []any{&w.seq, &w.r.ID, &w.r.Job, &w.due, &w.r.Trigger, &w.who, &w.targets, &w.queued, &w.started, &w.ended,
+		&w.r.Status, &w.reason, &w.r.Nodes, &w.counts}
+}
+
+func (w *runRow) run() (loom.Run, error) {
+	r := w.r
+	r.Due, r.Queued, r.Started, r.Ended = time.UnixMilli(w.due), time.UnixMilli(w.queued), moment(w.started), moment(w.ended)
+	r.By, r.Reason = w.who.String, w.reason.String
+	err := unlist(w.targets, &r.Targets)
+	if err == nil && w.counts.Valid {
+		err = json.Unmarshal([]byte(w.counts.String), &r.Counts)
+	}
+	if err != nil {
+		return r, fmt.Errorf("run %s is kept in a way that this version can't read: %w", r.ID, err)
+	}
+	return r, nil
+}
+
+// unlist reads what list wrote.
+func unlist[T any](s sql.NullString, into *[]T) error {
+	if !s.Valid {
+		return nil
+	}
+	return json.Unmarshal([]byte(s.String), into)
+}
+
+// Jobs is part of loom.Archive.
+func (s *Store) Jobs(ctx context.Context, names ...string) ([]loom.JobState, error) {
+	// The last run is sought for each job, by its index. Grouping would read all.
+	query := "SELECT j.name, j.last_tick, j.gone, j.pause_since, j.pause_until, j.pause_by, j.pause_why, " +
+		"r.seq IS NOT NULL, coalesce(r.seq, 0), coalesce(r.id, ''), j.name, coalesce(r.due, 0), coalesce(r.cause, ''), r.who, r.targets, " +
+		"coalesce(r.queued, 0), r.started, r.ended, coalesce(r.status, ''), r.reason, coalesce(r.nodes, 0), r.counts " +
+		"FROM jobs j LEFT JOIN runs r ON r.seq = (SELECT x.seq FROM runs x WHERE x.job = j.id ORDER BY x.queued DESC, x.seq DESC LIMIT 1)"
+	var args []any
+	if len(names) > 0 {
+		query += " WHERE j.name IN (SELECT value FROM json_each(?))"
+		args = append(args, list(names))
+	}
+	var states []loom.JobState
+	var seqs []int64
+	err := s.each(ctx, func(rows *sql.Rows) error {
+		var st loom.JobState
+		var last, since, until sql.NullInt64
+		var by, why sql.NullString
+		var ran bool
+		var row runRow
+		into := []any{&st.Name, &last, &st.Gone, &since, &until, &by, &why, &ran}
+		if err := rows.Scan(append(into, row.into()...)...); err != nil {
+			return err
+		}
+		st.LastTick, st.Pause = moment(last), pause(since, until, by, why)
+		if ran {
+			r, err := row.run()
+			if err != nil {
+				return err
+			}
+			st.Last = &r
+		}
+		states, seqs = append(states, st), append(seqs, row.seq)
+		return nil
+	}, query+" ORDER BY j.name", args...)
+	if err != nil {
+		return nil, err
+	}
+	for i, st := range states {
+		if st.Last != nil {
+			if err := s.count(ctx, seqs[i], st.Last); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return states, nil
+}
+
+// count fills in how much of a run that is going has ended.
+func (s *Store) count(ctx context.Context, seq int64, r *loom.Run) error {
+	if r.Status.Ended() {
+		return nil
+	}
+	r.Counts = map[loom.Status]int{}
+	return s.each(ctx, func(rows *sql.Rows) error {
+		var status loom.Status
+		var n int
+		if err := rows.Scan(&status, &n); err != nil {
+			return err
+		}
+		r.Counts[status] = n
+		return nil
+	}, "SELECT status, count(*) FROM results WHERE run = ? AND ended IS NOT NULL GROUP BY status", seq)
+}
+
+// A search is a query for runs that is being put together.
+type search struct {
+	from  string
+	order string
+	where []string
+	args  []any
+}
+
+func (q *search) and(condition string, args ...any) {
+	q.where = append(q.where, condition)
+	q.args = append(q.args, args...)
+}
+
+// Runs is part of loom.Archive. Every filter but those by text and trigger
+// seeks.
+func (s *Store) Runs(ctx context.Context, q loom.RunQuery) ([]loom.Run, error) {
+	search, err := s.search(ctx, q)
+	if search == nil || err != nil {
+		return nil, err
+	}
+	search.args = append(search.args, cmp.Or(q.Limit, 100))
+	var runs []loom.Run
+	var seqs []int64
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		var row runRow
+		if err := rows.Scan(row.into()...); err != nil {
+			return err
+		}
+		r, err := row.run()
+		runs, seqs = append(runs, r), append(seqs, row.seq)
+		return err
+	}, "SELECT "+runColumns+" FROM "+search.from+" CROSS JOIN jobs j ON j.id = r.job WHERE "+strings.Join(search.where, " AND ")+
+		" ORDER BY "+search.order+" LIMIT ?", search.args...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range runs {
+		if err := s.count(ctx, seqs[i], &runs[i]); err != nil {
+			return nil, err
+		}
+	}
+	return runs, nil
+}
+
+// search chooses the index by which runs are found newest first, and the
+// conditions. It returns nil if there can be none.
+func (s *Store) search(ctx context.Context, q loom.RunQuery) (*search, error) {
+	f := &search{from: "runs r INDEXED BY runs_at", order: "r.queued DESC, r.seq DESC", where: []string{"true"}}
+	bad := len(q.Status) > 0 && !slices.ContainsFunc(q.Status, func(st loom.Status) bool { return !ledger.Bad(st) })
+	var job, node int64
+	var err error
+	if q.Job != "" {
+		if job, err = s.number(ctx, "jobs", q.Job); job == 0 || err != nil {
+			return nil, err
+		}
+		f.and("r.job = ?", job)
+	}
+	if q.Node != "" {
+		if node, err = s.number(ctx, "nodes", q.Node); node == 0 || err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(q.ID) > 8:
+		f.from = "runs r" // by ID: few have so much in common
+	case node != 0:
+		f.from, f.order = "results w INDEXED BY results_node CROSS JOIN runs r ON r.seq = w.run", "w.run DESC"
+		f.and("w.node = ?", node)
+	case job != 0 && bad:
+		f.from = "runs r INDEXED BY runs_job_bad"
+	case bad:
+		f.from = "runs r INDEXED BY runs_bad"
+	case job != 0:
+		f.from = "runs r INDEXED BY runs_job"
+	}
+	if bad {
+		f.and("r.status NOT IN ('ok', 'changed')")
+	}
+	if len(q.ID) > 8 && node != 0 {
+		f.and("EXISTS (SELECT 1 FROM results w WHERE w.run = r.seq AND w.node = ?)", node)
+	}
+	f.filter(q)
+	return f, s.before(ctx, q, f)
+}
+
+// filter adds the conditions that don't matter to the choice of an index.
+func (f *search) filter(q loom.RunQuery) {
+	if q.ID != "" {
+		f.and("r.id >= ? AND r.id < ?", q.ID, q.ID+"\U0010ffff")
+	}
+	if len(q.Status) > 0 {
+		f.and("r.status IN (SELECT value FROM json_each(?))", list(q.Status))
+	}
+	if q.Trigger != "" {
+		f.and("r.cause = ?", string(q.Trigger))
+	}
+	if !q.Since.IsZero() {
+		f.and("r.queued >= ?", ceil(q.Since))
+	}
+	if !q.Until.IsZero() {
+		f.and("r.queued < ?", ceil(q.Until))
+	}
+	if q.Text != "" {
+		part := strings.ToLower(q.Text)
+		f.and("(instr(lower(j.name), ?) OR instr(lower(r.who), ?) OR instr(lower(r.reason), ?) OR EXISTS "+
+			"(SELECT 1 FROM results y WHERE y.run = r.seq AND instr(lower(y.reason), ?)))", part, part, part, part)
+	}
+}
+
+// ceil returns the first millisecond that is not before t.
+func ceil(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
+
+// before adds the condition that runs are older than the cursor.
+func (s *Store) before(ctx context.Context, q loom.RunQuery, f *search) error {
+	if q.Before == "" {
+		return nil
+	}
+	var seq, queued int64
+	at := func(condition string) error {
+		return s.reading.QueryRowContext(ctx, "SELECT seq, queued FROM runs WHERE "+condition, q.Before).Scan(&seq, &queued)
+	}
+	err := at("id = ?")
+	if errors.Is(err, sql.ErrNoRows) { // it was trimmed: what sorts before it is older
+		err = at("id < ? ORDER BY id DESC LIMIT 1")
+		seq++
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		f.and("false")
+		return nil
+	}
+	if strings.HasPrefix(f.order, "w.run") {
+		f.and("w.run < ?", seq)
+	} else {
+		f.and("r.queued <= ? AND (r.queued < ? OR r.seq < ?)", queued, queued, seq)
+	}
+	return s.unread(ctx, err)
+}
+
+// Results is part of loom.Archive.
+func (s *Store) Results(ctx context.Context, q loom.ResultQuery) ([]loom.Result, error) {
+	query := "SELECT r.id, n.name, x.status, coalesce(x.exit, -1), x.started, x.ended, x.changes, x.reason, x.attempts, x.dropped " +
+		"FROM json_each(?) want CROSS JOIN runs r ON r.id = want.value CROSS JOIN results x ON x.run = r.seq CROSS JOIN nodes n ON n.id = x.node"
+	args := []any{list(q.Runs)}
+	if len(q.Runs) == 0 {
+		return nil, nil
+	}
+	if q.Node != "" {
+		node, err := s.number(ctx, "nodes", q.Node)
+		if node == 0 || err != nil {
+			return nil, err
+		}
+		query += " WHERE x.node = ?"
+		args = append(args, node)
+	}
+	var results []loom.Result
+	err := s.each(ctx, func(rows *sql.Rows) error {
+		r, err := result(rows)
+		results = append(results, r)
+		return err
+	}, query+" ORDER BY want.key, n.name", args...)
+	return results, err
+}
+
+func result(rows *sql.Rows) (loom.Result, error) {
+	var r loom.Result
+	var started, ended sql.NullInt64
+	var changes, reason, attempts sql.NullString
+	if err := rows.Scan(&r.Run, &r.Node, &r.Status, &r.ExitCode, &started, &ended, &changes, &reason, &attempts, &r.Dropped); err != nil {
+		return r, err
+	}
+	r.Started, r.Ended, r.Reason = moment(started), moment(ended), reason.String
+	var own []attempt
+	if err := errors.Join(unlist(changes, &r.Changes), unlist(attempts, &own)); err != nil {
+		return r, fmt.Errorf("the result of run %s on %s is kept in a way that this version can't read: %w", r.Run, r.Node, err)
+	}
+	for _, a := range own {
+		r.Attempts = append(r.Attempts, loom.Attempt{Started: time.UnixMilli(a.Started), Ended: time.UnixMilli(a.Ended),
+			Status: a.Status, ExitCode: a.Exit, Reason: a.Reason})
+	}
+	return r, nil
+}
+
+// Output is part of loom.Archive.
+func (s *Store) Output(ctx context.Context, q loom.OutputQuery) ([]loom.Chunk, error) {
+	query := "SELECT o.id, n.name, o.data FROM runs r CROSS JOIN output o INDEXED BY output_run ON o.run = r.seq " +
+		"CROSS JOIN nodes n ON n.id = o.node WHERE r.id = ? AND o.id > ?"
+	args := []any{q.Run, q.After}
+	if q.Node != "" {
+		node, err := s.number(ctx, "nodes", q.Node)
+		if node == 0 || err != nil {
+			return nil, err
+		}
+		query += " AND o.node = ?"
+		args = append(args, node)
+	}
+	var chunks []loom.Chunk
+	err := s.each(ctx, func(rows *sql.Rows) error {
+		var c loom.Chunk
+		var data sql.RawBytes
+		if err := rows.Scan(&c.Cursor, &c.Node, &data); err != nil {
+			return err
+		}
+		lines, err := ledger.Decode(data)
+		if err != nil {
+			return fmt.Errorf("%w: %s: output of run %s on %s: %w", loom.ErrStoreDown, s.file, q.Run, c.Node, err)
+		}
+		c.Lines = lines
+		chunks = append(chunks, c)
+		return nil
+	}, query+" ORDER BY o.id LIMIT ?", append(args, cmp.Or(q.Limit, 100))...)
+	return chunks, err
+}
+
+// Ticks is part of loom.Archive.
+func (s *Store) Ticks(ctx context.Context, q loom.TickQuery) ([]loom.Tick, error) {
+	job, err := s.number(ctx, "jobs", q.Job)
+	if job == 0 || err != nil {
+		return nil, err
+	}
+	query := "SELECT t.due, t.until, t.ticks, t.outcome, coalesce(t.why, ''), coalesce(r.id, ''), t.at " +
+		"FROM ticks t LEFT JOIN runs r ON r.seq = t.run WHERE t.job = ?"
+	args := []any{job}
+	if !q.To.IsZero() {
+		query += " AND t.due <= ?"
+		args = append(args, q.To.UnixMilli())
+	}
+	if !q.From.IsZero() {
+		// The tick before the time may be a range that reaches into it.
+		query += " AND t.due >= coalesce((SELECT max(p.due) FROM ticks p WHERE p.job = t.job AND p.due <= ?), 0) AND t.until >= ?"
+		args = append(args, ceil(q.From), ceil(q.From))
+	}
+	var ticks []loom.Tick
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		k := loom.Tick{Job: q.Job}
+		var due, until, at int64
+		if err := rows.Scan(&due, &until, &k.Ticks, &k.Outcome, &k.Why, &k.Run, &at); err != nil {
+			return err
+		}
+		k.Due, k.Until, k.At = time.UnixMilli(due), time.UnixMilli(until), time.UnixMilli(at)
+		ticks = append(ticks, k)
+		return nil
+	}, query+" ORDER BY t.due DESC LIMIT ?", append(args, cmp.Or(q.Limit, 100))...)
+	return ticks, err
+}
+
+// Days is part of loom.Archive.
+func (s *Store) Days(ctx context.Context, q loom.DayQuery) ([]loom.DayCount, error) {
+	var job int64
+	if q.Job != "" {
+		var err error
+		if job, err = s.number(ctx, "jobs", q.Job); job == 0 || err != nil {
+			return nil, err
+		}
+	}
+	zone := s.zone()
+	from, to := dayNumber(q.From.In(zone)), dayNumber(cmp.Or(q.To, s.now()).In(zone))
+	var days []loom.DayCount
+	err := s.each(ctx, func(rows *sql.Rows) error {
+		var d loom.DayCount
+		var n int
+		if err := rows.Scan(&n, &d.Status, &d.Runs); err != nil {
+			return err
+		}
+		d.Day = time.Date(n/10000, time.Month(n/100%100), n%100, 0, 0, 0, 0, zone)
+		days = append(days, d)
+		return nil
+	}, "SELECT day, status, n FROM days WHERE job = ? AND day BETWEEN ? AND ? ORDER BY day, status", job, from, to)
+	return days, err
+}
+
+// Actions is part of loom.Archive.
+func (s *Store) Actions(ctx context.Context, q loom.ActionQuery) ([]loom.Action, error) {
+	query, args := "SELECT id, at, who, verb, object, why, until FROM actions WHERE true", []any{}
+	if q.Object != "" {
+		query += " AND object = ?"
+		args = append(args, q.Object)
+	}
+	if q.Before != 0 {
+		query += " AND id < ?"
+		args = append(args, q.Before)
+	}
+	var actions []loom.Action
+	err := s.each(ctx, func(rows *sql.Rows) error {
+		var a loom.Action
+		var at int64
+		var until sql.NullInt64
+		if err := rows.Scan(&a.ID, &at, &a.By, &a.Verb, &a.Object, &a.Why, &until); err != nil {
+			return err
+		}
+		a.Time, a.Until = time.UnixMilli(at), moment(until)
+		actions = append(actions, a)
+		return nil
+	}, query+" ORDER BY id DESC LIMIT ?", append(args, cmp.Or(q.Limit, 100))...)
+	return actions, err
+}
