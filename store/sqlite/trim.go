@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/dustinlacewell/loom"
@@ -285,23 +286,24 @@ func (t *trimmer) all(ctx context.Context, query string, args ...any) (int, erro
 	}
 }
 
-// shrink gives free pages at the end of the file back, and then cuts it.
+// shrink gives free pages at the end of the file back, and then cuts it. It
+// leaves the rest for another time if others free as much meanwhile.
 func (t *trimmer) shrink(ctx context.Context) error {
+	free, before := 0, math.MaxInt
 	for {
-		free := 0
 		err := t.store.write(ctx, func(x *tx) error {
-			err := x.each(func(*sql.Rows) error { return nil }, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", pages))
-			if err != nil {
+			if err := x.get("PRAGMA freelist_count", nil, &free); free == 0 || free >= before || err != nil {
 				return err
 			}
-			return x.get("PRAGMA freelist_count", nil, &free)
+			return x.each(func(*sql.Rows) error { return nil }, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", pages))
 		})
 		if err != nil {
 			return err
 		}
-		if free == 0 {
+		if free == 0 || free >= before {
 			break
 		}
+		before = free
 	}
 	rows, err := t.store.writing.QueryContext(ctx, "PRAGMA wal_checkpoint(passive)")
 	return t.store.unread(ctx, every(rows, err, func(*sql.Rows) error { return nil }))
