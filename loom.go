@@ -75,7 +75,7 @@ type Result struct {
 	Attempts int      // how often it was tried; 0 if it was not begun
 	Started  time.Time
 	Ended    time.Time
-	Attempts []Attempt // those that came before the last; nil: it was the first
+	Earlier  []Attempt // those before the last, if the result was read from a Store
 
 	// Output is what the node printed: its start and its end, with a line of
 	// the stream Log between that says what is missing, if it was more than the
@@ -101,7 +101,7 @@ type Event struct {
 	Stream Stream  // of KindOutput
 	Text   string  // a line of output without its newline, a change, or a reason
 	More   bool    // the line was too long for one event and goes on in the next
-	Result *Result // of KindNodeEnded
+	Result *Result // of KindNodeEnded, and of KindRetry: that of the attempt
 	Ran    *Run    // of KindRunStarted and KindRunEnded
 }
 

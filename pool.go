@@ -199,13 +199,16 @@ func (w *work) node(ctx context.Context, n *Node) {
 	out := newOutput(w, n.Name)
 	for {
 		r.Attempts++
+		began := time.Now()
 		w.attempt(ctx, n, r, out)
 		w.pool.slots.release()
 		delay, again := w.job.Retries.next(r)
 		if !again || ctx.Err() != nil {
 			break
 		}
-		w.event(Event{Kind: KindRetry, Node: n.Name, Text: fmt.Sprintf("attempt %d of %d ended %s: %s; the next one follows in %v",
+		failed := *r
+		failed.Started, failed.Ended = began, time.Now()
+		w.event(Event{Kind: KindRetry, Node: n.Name, Result: &failed, Text: fmt.Sprintf("attempt %d of %d ended %s: %s; the next one follows in %v",
 			r.Attempts, w.job.Retries.Attempts+1, r.Status, r.Reason, delay)})
 		if wait(ctx, delay) != nil || w.pool.slots.acquire(ctx) != nil {
 			break // the result of the last attempt stands

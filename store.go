@@ -86,7 +86,7 @@ type Ledger interface {
 	// overlap is not claimed while another of its job is going.
 	Take(ctx context.Context, self string) (*Claim, error)
 
-	// Record writes what happened in a run: node-started, attempt-ended,
+	// Record writes what happened in a run: node-started, retry,
 	// changed, output and node-ended events, in order; others are passed over.
 	// Lines of output come as events only, not from a Result. Nothing is
 	// written if the claim is lost: the error then wraps ErrFenced.
@@ -214,10 +214,6 @@ type Claim struct {
 	Owner string // an Instance's ID
 	Epoch int64  // 0: not claimed
 }
-
-// KindAttemptEnded tells that a job failed on a node and is tried again there.
-// The event's Result is that of the attempt.
-const KindAttemptEnded Kind = "attempt-ended"
 
 // An Attempt is one try of a job on one node that was followed by another.
 type Attempt struct {

@@ -95,9 +95,11 @@ type Verdict struct {
 	Cause      string  // why those must
 }
 
-// Admit judges whether the run named id may start beside those of its job that
-// have not ended, oldest first.
-func Admit(policy loom.Overlap, id string, going []Going) Verdict {
+// Admit judges whether a run may start beside those of its job that have not
+// ended, oldest first.
+//
+// What is made up for waits its turn, however many do.
+func Admit(policy loom.Overlap, r loom.Run, going []Going) Verdict {
 	if policy == loom.OverlapAllow {
 		return Verdict{}
 	}
@@ -108,8 +110,9 @@ func Admit(policy loom.Overlap, id string, going []Going) Verdict {
 	last := going[len(going)-1]
 	waits := slices.ContainsFunc(going, func(g Going) bool { return g.Status == loom.StatusQueued })
 	switch {
+	case r.Trigger == loom.TriggerCatchUp:
 	case policy == loom.OverlapReplace:
-		v.Cause = fmt.Sprintf("run %s took its place", id)
+		v.Cause = fmt.Sprintf("run %s took its place", r.ID)
 		for _, g := range going {
 			if g.Epoch == 0 {
 				v.Superseded = append(v.Superseded, g)
@@ -141,12 +144,12 @@ func still(g Going) string {
 
 // A NodeRecord is what a batch of events means for one node.
 type NodeRecord struct {
-	Node     string
-	Started  time.Time      // zero: it was before
-	Attempts []loom.Attempt // to be added to those before
-	Changes  []string       // to be added to those before
-	End      *loom.Result   // nil: not yet; its Changes replace what was before, and so do its Attempts if there are any
-	Lines    []loom.Line
+	Node    string
+	Started time.Time      // zero: it was before
+	Earlier []loom.Attempt // to be added to those before
+	Changes []string       // to be added to those before
+	End     *loom.Result   // nil: not yet; its Changes replace what was before, and so does Earlier if there is any
+	Lines   []loom.Line
 }
 
 // Fold sorts events by node, in the order of their first.
@@ -155,7 +158,7 @@ func Fold(events []loom.Event) []*NodeRecord {
 	byNode := map[string]*NodeRecord{}
 	for _, e := range events {
 		switch e.Kind {
-		case loom.KindNodeStarted, loom.KindAttemptEnded, loom.KindChanged, loom.KindOutput, loom.KindNodeEnded:
+		case loom.KindNodeStarted, loom.KindRetry, loom.KindChanged, loom.KindOutput, loom.KindNodeEnded:
 		default:
 			continue
 		}
@@ -173,9 +176,9 @@ func (n *NodeRecord) add(e loom.Event) {
 	switch e.Kind {
 	case loom.KindNodeStarted:
 		n.Started = e.Time
-	case loom.KindAttemptEnded:
+	case loom.KindRetry:
 		if r := e.Result; r != nil {
-			n.Attempts = append(n.Attempts, loom.Attempt{Started: r.Started, Ended: r.Ended,
+			n.Earlier = append(n.Earlier, loom.Attempt{Started: r.Started, Ended: r.Ended,
 				Status: r.Status, ExitCode: r.ExitCode, Reason: r.Reason})
 		}
 	case loom.KindChanged:
@@ -188,10 +191,10 @@ func (n *NodeRecord) add(e loom.Event) {
 		}
 		r := *e.Result
 		r.Node, r.Output, r.Err = n.Node, nil, nil
-		r.Changes, r.Attempts = slices.Clone(r.Changes), slices.Clone(r.Attempts)
+		r.Changes, r.Earlier = slices.Clone(r.Changes), slices.Clone(r.Earlier)
 		n.Changes = nil
-		if r.Attempts != nil {
-			n.Attempts = nil
+		if r.Earlier != nil {
+			n.Earlier = nil
 		}
 		n.End = &r
 	}

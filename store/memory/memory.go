@@ -227,7 +227,7 @@ func (s *Store) admit(now time.Time, self string, j *job, f loom.Firing, fired *
 		g.Nodes, g.More = r.atWork()
 		going = append(going, g)
 	}
-	v := ledger.Admit(f.Overlap, f.Run.ID, going)
+	v := ledger.Admit(f.Overlap, f.Run, going)
 	if v.Refused != "" {
 		fired.Outcome, fired.Why = loom.OutcomeSkipped, v.Refused
 		return
@@ -371,7 +371,7 @@ func (s *Store) write(now time.Time, r *run, events []loom.Event) {
 	for _, n := range ledger.Fold(events) {
 		s.lines(now, r, n)
 		res := r.results[n.Node]
-		if res == nil && n.End == nil && n.Started.IsZero() && n.Attempts == nil && n.Changes == nil {
+		if res == nil && n.End == nil && n.Started.IsZero() && n.Earlier == nil && n.Changes == nil {
 			continue // output of a node that is about to start
 		}
 		if res == nil {
@@ -385,18 +385,21 @@ func (s *Store) write(now time.Time, r *run, events []loom.Event) {
 		res.Status = loom.StatusRunning
 		res.Changes = append(res.Changes, n.Changes...)
 		if end := n.End; end != nil {
-			before := res.Attempts
+			before := res.Earlier
 			*res = *end
 			res.Run, res.Started, res.Ended = r.ID, ledger.Milli(end.Started), ledger.Milli(end.Ended)
-			for i, a := range res.Attempts {
-				res.Attempts[i] = milliAttempt(a)
+			for i, a := range res.Earlier {
+				res.Earlier[i] = milliAttempt(a)
 			}
-			if res.Attempts == nil {
-				res.Attempts = before
+			if res.Earlier == nil {
+				res.Earlier = before
 			}
 		}
-		for _, a := range n.Attempts {
-			res.Attempts = append(res.Attempts, milliAttempt(a))
+		for _, a := range n.Earlier {
+			res.Earlier = append(res.Earlier, milliAttempt(a))
+		}
+		if n.End == nil {
+			res.Attempts = len(res.Earlier) + 1
 		}
 	}
 }
@@ -600,7 +603,7 @@ func (s *Store) Results(ctx context.Context, q loom.ResultQuery) ([]loom.Result,
 		for _, node := range slices.Sorted(maps.Keys(r.results)) {
 			if q.Node == "" || q.Node == node {
 				res := *r.results[node]
-				res.Changes, res.Attempts = slices.Clone(res.Changes), slices.Clone(res.Attempts)
+				res.Changes, res.Earlier = slices.Clone(res.Changes), slices.Clone(res.Earlier)
 				found = append(found, res)
 			}
 		}

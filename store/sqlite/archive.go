@@ -279,7 +279,7 @@ func (s *Store) before(ctx context.Context, q loom.RunQuery, f *search) error {
 
 // Results is part of loom.Archive.
 func (s *Store) Results(ctx context.Context, q loom.ResultQuery) ([]loom.Result, error) {
-	query := "SELECT r.id, n.name, x.status, coalesce(x.exit, -1), x.started, x.ended, x.changes, x.reason, x.attempts, x.dropped " +
+	query := "SELECT r.id, n.name, x.status, coalesce(x.exit, -1), x.started, x.ended, x.changes, x.reason, x.tried, x.earlier, x.dropped " +
 		"FROM json_each(?) want CROSS JOIN runs r ON r.id = want.value CROSS JOIN results x ON x.run = r.seq CROSS JOIN nodes n ON n.id = x.node"
 	args := []any{list(q.Runs)}
 	if len(q.Runs) == 0 {
@@ -305,17 +305,17 @@ func (s *Store) Results(ctx context.Context, q loom.ResultQuery) ([]loom.Result,
 func result(rows *sql.Rows) (loom.Result, error) {
 	var r loom.Result
 	var started, ended sql.NullInt64
-	var changes, reason, attempts sql.NullString
-	if err := rows.Scan(&r.Run, &r.Node, &r.Status, &r.ExitCode, &started, &ended, &changes, &reason, &attempts, &r.Dropped); err != nil {
+	var changes, reason, earlier sql.NullString
+	if err := rows.Scan(&r.Run, &r.Node, &r.Status, &r.ExitCode, &started, &ended, &changes, &reason, &r.Attempts, &earlier, &r.Dropped); err != nil {
 		return r, err
 	}
 	r.Started, r.Ended, r.Reason = moment(started), moment(ended), reason.String
 	var own []attempt
-	if err := errors.Join(unlist(changes, &r.Changes), unlist(attempts, &own)); err != nil {
+	if err := errors.Join(unlist(changes, &r.Changes), unlist(earlier, &own)); err != nil {
 		return r, fmt.Errorf("the result of run %s on %s is kept in a way that this version can't read: %w", r.Run, r.Node, err)
 	}
 	for _, a := range own {
-		r.Attempts = append(r.Attempts, loom.Attempt{Started: time.UnixMilli(a.Started), Ended: time.UnixMilli(a.Ended),
+		r.Earlier = append(r.Earlier, loom.Attempt{Started: time.UnixMilli(a.Started), Ended: time.UnixMilli(a.Ended),
 			Status: a.Status, ExitCode: a.Exit, Reason: a.Reason})
 	}
 	return r, nil

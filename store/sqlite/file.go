@@ -70,9 +70,12 @@ func check(file string) error {
 		return refuse("is not a regular file")
 	}
 	head := make([]byte, 100)
-	if _, err := io.ReadFull(f, head); errors.Is(err, io.EOF) {
+	switch n, err := io.ReadFull(f, head); {
+	case n == 0 && errors.Is(err, io.EOF):
 		return refuse("is empty")
-	} else if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return refuse(fmt.Sprintf("is cut short: it has %d bytes", n))
+	case err != nil:
 		return fmt.Errorf("%w: read %s: %w", loom.ErrStoreDown, file, err)
 	}
 	if !bytes.HasPrefix(head, []byte("SQLite format 3\x00")) {
@@ -106,12 +109,14 @@ func create(ctx context.Context, file string) error {
 		return fmt.Errorf("create the store: %w", err)
 	}
 	_ = f.Close()
-	db, err := sql.Open("sqlite", address(part,
-		fmt.Sprintf("application_id(%d)", applicationID), "auto_vacuum(incremental)", "synchronous(full)"))
+	db, err := sql.Open("sqlite", address(part, "auto_vacuum(incremental)", "synchronous(full)"))
 	if err != nil {
 		return fmt.Errorf("create store %s: %w", file, err)
 	}
-	err = errors.Join(migrate(ctx, db), db.Close())
+	if err = migrate(ctx, db); err == nil { // auto_vacuum only counts if nothing was written before
+		_, err = db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
+	}
+	err = errors.Join(err, db.Close())
 	if err != nil {
 		return fmt.Errorf("create store %s: %w", file, err)
 	}

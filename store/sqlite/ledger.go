@@ -338,7 +338,7 @@ func (t *tx) admit(self string, j job, f loom.Firing, fired *loom.Fired) (int64,
 	if err != nil {
 		return 0, err
 	}
-	v := ledger.Admit(f.Overlap, r.ID, others)
+	v := ledger.Admit(f.Overlap, r, others)
 	if v.Refused != "" {
 		fired.Outcome, fired.Why = loom.OutcomeSkipped, v.Refused
 		return 0, nil
@@ -543,27 +543,27 @@ type attempt struct {
 
 // result writes what is known of a run on one node.
 func (t *tx) result(run, node int64, n *ledger.NodeRecord) error {
-	var attempts []attempt
-	for _, a := range n.Attempts {
-		attempts = append(attempts, attempt{a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Status, a.ExitCode, a.Reason})
+	var earlier []attempt
+	for _, a := range n.Earlier {
+		earlier = append(earlier, attempt{a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Status, a.ExitCode, a.Reason})
 	}
 	if r := n.End; r != nil {
 		var own []attempt
-		for _, a := range r.Attempts {
+		for _, a := range r.Earlier {
 			own = append(own, attempt{a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Status, a.ExitCode, a.Reason})
 		}
 		var exit any
 		if r.ExitCode != -1 {
 			exit = r.ExitCode
 		}
-		if err := t.exec("INSERT INTO results (run, node, status, exit, started, ended, changes, reason, attempts, dropped) "+
-			"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, node) DO UPDATE SET status = excluded.status, exit = excluded.exit, "+
+		if err := t.exec("INSERT INTO results (run, node, status, exit, started, ended, changes, reason, tried, earlier, dropped) "+
+			"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, node) DO UPDATE SET status = excluded.status, exit = excluded.exit, "+
 			"started = excluded.started, ended = excluded.ended, changes = excluded.changes, reason = excluded.reason, "+
-			"attempts = coalesce(excluded.attempts, attempts), dropped = excluded.dropped",
-			run, node, string(r.Status), exit, milli(r.Started), milli(r.Ended), list(r.Changes), text(r.Reason), list(own), r.Dropped); err != nil {
+			"tried = excluded.tried, earlier = coalesce(excluded.earlier, earlier), dropped = excluded.dropped",
+			run, node, string(r.Status), exit, milli(r.Started), milli(r.Ended), list(r.Changes), text(r.Reason), r.Attempts, list(own), r.Dropped); err != nil {
 			return err
 		}
-	} else if !n.Started.IsZero() || len(n.Changes) > 0 || len(attempts) > 0 {
+	} else if !n.Started.IsZero() || len(n.Changes) > 0 || len(earlier) > 0 {
 		if err := t.exec("INSERT INTO results (run, node, status, started) VALUES (?, ?, 'running', ?) "+
 			"ON CONFLICT (run, node) DO UPDATE SET status = 'running', started = coalesce(started, excluded.started), "+
 			"ended = CASE WHEN excluded.started IS NULL THEN ended END", run, node, milli(n.Started)); err != nil {
@@ -576,12 +576,12 @@ func (t *tx) result(run, node int64, n *ledger.NodeRecord) error {
 			return err
 		}
 	}
-	for _, a := range attempts {
+	for _, a := range earlier {
 		b, err := json.Marshal(a)
 		if err != nil {
 			return err
 		}
-		if err := t.exec("UPDATE results SET attempts = json_insert(coalesce(attempts, '[]'), '$[#]', json(?)) WHERE run = ? AND node = ?",
+		if err := t.exec("UPDATE results SET earlier = json_insert(coalesce(earlier, '[]'), '$[#]', json(?)), tried = tried + (ended IS NULL) WHERE run = ? AND node = ?",
 			string(b), run, node); err != nil {
 			return err
 		}

@@ -146,33 +146,33 @@ func results(b *bench) {
 		loom.Event{Kind: loom.KindRunStarted, Time: at(0)},
 		loom.Event{Kind: loom.KindNodeStarted, Node: "n1", Time: at(0)},
 		loom.Event{Kind: loom.KindNodeStarted, Node: "n2", Time: at(0)},
-		loom.Event{Kind: loom.KindAttemptEnded, Node: "n1", Time: at(1), Result: attempt},
+		loom.Event{Kind: loom.KindRetry, Node: "n1", Time: at(1), Result: attempt},
 		loom.Event{Kind: loom.KindChanged, Node: "n2", Text: "wrote a"})
 	b.record(c,
-		loom.Event{Kind: loom.KindAttemptEnded, Node: "n1", Time: at(3), Result: failed},
+		loom.Event{Kind: loom.KindRetry, Node: "n1", Time: at(3), Result: failed},
 		loom.Event{Kind: loom.KindChanged, Node: "n2", Text: "wrote b"})
 	b.same("while it is going", b.results(c.Run.ID), []loom.Result{
-		{Run: c.Run.ID, Node: "n1", Status: loom.StatusRunning, ExitCode: -1, Started: at(0), Attempts: []loom.Attempt{
+		{Run: c.Run.ID, Node: "n1", Status: loom.StatusRunning, ExitCode: -1, Started: at(0), Attempts: 3, Earlier: []loom.Attempt{
 			{Started: at(0), Ended: at(1), Status: loom.StatusUnreachable, ExitCode: -1, Reason: "no route"},
 			{Started: at(2), Ended: at(3), Status: loom.StatusTimeout, ExitCode: -1, Reason: "too slow"}}},
-		{Run: c.Run.ID, Node: "n2", Status: loom.StatusRunning, ExitCode: -1, Started: at(0), Changes: []string{"wrote a", "wrote b"}},
+		{Run: c.Run.ID, Node: "n2", Status: loom.StatusRunning, ExitCode: -1, Started: at(0), Attempts: 1, Changes: []string{"wrote a", "wrote b"}},
 	})
 	b.record(c,
 		loom.Event{Kind: loom.KindNodeEnded, Node: "n1", Time: at(5), Result: &loom.Result{Status: loom.StatusFailed, ExitCode: 3,
-			Reason: "exit status 3", Started: at(0), Ended: at(5), Dropped: 7, Err: errors.New("exit status 3")}},
+			Reason: "exit status 3", Started: at(0), Ended: at(5), Attempts: 3, Dropped: 7, Err: errors.New("exit status 3")}},
 		loom.Event{Kind: loom.KindNodeEnded, Node: "n2", Time: at(4), Result: &loom.Result{Status: loom.StatusChanged, ExitCode: -1,
 			Changes: []string{"wrote a", "wrote b", "wrote \"c\""}, Started: at(0), Ended: at(4)}},
 		loom.Event{Kind: loom.KindNodeEnded, Node: "n3", Time: at(4), Result: &loom.Result{Status: loom.StatusOK,
-			Started: at(4), Ended: at(4), Attempts: []loom.Attempt{{Started: at(2), Ended: at(3), Status: loom.StatusFailed, ExitCode: 1, Reason: "x"}}}})
+			Started: at(4), Ended: at(4), Attempts: 2, Earlier: []loom.Attempt{{Started: at(2), Ended: at(3), Status: loom.StatusFailed, ExitCode: 1, Reason: "x"}}}})
 	b.same("counts of a run that is going", b.one(c.Run.ID).Counts,
 		map[loom.Status]int{loom.StatusFailed: 1, loom.StatusChanged: 1, loom.StatusOK: 1})
 	want := []loom.Result{
-		{Run: c.Run.ID, Node: "n1", Status: loom.StatusFailed, ExitCode: 3, Reason: "exit status 3", Started: at(0), Ended: at(5), Dropped: 7, Attempts: []loom.Attempt{
+		{Run: c.Run.ID, Node: "n1", Status: loom.StatusFailed, ExitCode: 3, Reason: "exit status 3", Started: at(0), Ended: at(5), Attempts: 3, Dropped: 7, Earlier: []loom.Attempt{
 			{Started: at(0), Ended: at(1), Status: loom.StatusUnreachable, ExitCode: -1, Reason: "no route"},
 			{Started: at(2), Ended: at(3), Status: loom.StatusTimeout, ExitCode: -1, Reason: "too slow"}}},
 		{Run: c.Run.ID, Node: "n2", Status: loom.StatusChanged, ExitCode: -1, Started: at(0), Ended: at(4), Changes: []string{"wrote a", "wrote b", "wrote \"c\""}},
-		{Run: c.Run.ID, Node: "n3", Status: loom.StatusOK, Started: at(4), Ended: at(4),
-			Attempts: []loom.Attempt{{Started: at(2), Ended: at(3), Status: loom.StatusFailed, ExitCode: 1, Reason: "x"}}},
+		{Run: c.Run.ID, Node: "n3", Status: loom.StatusOK, Started: at(4), Ended: at(4), Attempts: 2,
+			Earlier: []loom.Attempt{{Started: at(2), Ended: at(3), Status: loom.StatusFailed, ExitCode: 1, Reason: "x"}}},
 	}
 	b.same("at the end", b.results(c.Run.ID), want)
 

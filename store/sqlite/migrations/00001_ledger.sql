@@ -74,7 +74,8 @@ CREATE TABLE results (
   ended    INTEGER,
   changes  TEXT,    -- JSON
   reason   TEXT,
-  attempts TEXT,    -- JSON
+  tried    INTEGER NOT NULL DEFAULT 1,
+  earlier  TEXT,    -- JSON: the attempts before the last
   dropped  INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (run, node)
 ) STRICT, WITHOUT ROWID;
