@@ -147,9 +147,9 @@ type search struct {
 	args  []any
 }
 
-func (q *search) and(condition string, args ...any) {
-	q.where = append(q.where, condition)
-	q.args = append(q.args, args...)
+func (f *search) and(condition string, args ...any) {
+	f.where = append(f.where, condition)
+	f.args = append(f.args, args...)
 }
 
 // Runs is part of loom.Archive. Every filter but those by text and trigger

@@ -32,7 +32,10 @@ type place struct {
 	file string
 }
 
-func newPlace(t *testing.T) place { return place{t, filepath.Join(t.TempDir(), "state", "loom.db")} }
+func newPlace(t *testing.T) place {
+	t.Helper()
+	return place{t, filepath.Join(t.TempDir(), "state", "loom.db")}
+}
 
 func (p place) open() *Store {
 	p.Helper()
@@ -261,7 +264,7 @@ func TestMigration(t *testing.T) {
 func TestLocked(t *testing.T) {
 	p := newPlace(t)
 	s := p.open()
-	defer p.close(s)
+	defer func() { p.close(s) }()
 	conn, err := p.other().Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)

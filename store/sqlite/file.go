@@ -22,7 +22,7 @@ import (
 )
 
 //go:embed migrations/*.sql
-var migrations embed.FS //nolint:gochecknoglobals // a constant: embed wants it so
+var migrations embed.FS
 
 // applicationID stands in the header of every file of ours: "Loom".
 const applicationID = 0x4c6f6f6d

@@ -80,7 +80,7 @@ func (o Options) Open(ctx context.Context, file string) (*Store, error) {
 		return nil, err
 	}
 	if err := s.open(ctx); err != nil {
-		s.release()
+		_ = s.release()
 		if damaged(err) || primary(err) != 0 {
 			return nil, s.explain(err)
 		}

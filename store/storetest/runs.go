@@ -84,7 +84,7 @@ func fenced(b *bench) {
 func givenBack(b *bench) {
 	c := b.start("j")
 	b.record(c, life("n1", loom.StatusOK)...)
-	b.must(b.s.Finish(b.Context(), c, loom.Run{Status: loom.StatusQueued}, []loom.Event{{Kind: loom.KindNodeStarted, Node: "n2", Time: base}}))
+	b.must(b.s.Finish(b.Context(), c, loom.Run{Status: loom.StatusQueued}, []loom.Event{{Kind: loom.KindNodeStarted, Node: "n2", Time: minute(0)}}))
 	if r := b.one(c.Run.ID); r.Status != loom.StatusQueued || !r.Ended.IsZero() {
 		b.Errorf("the run is %+v, want it queued", r)
 	}
@@ -139,7 +139,7 @@ func silence(b *bench) {
 
 func results(b *bench) {
 	c := b.start("j")
-	at := func(n int) time.Time { return base.Add(time.Duration(n) * time.Second).Local() }
+	at := func(n int) time.Time { return minute(0).Add(time.Duration(n) * time.Second).Local() }
 	attempt := &loom.Result{Status: loom.StatusUnreachable, ExitCode: -1, Reason: "no route", Started: at(0), Ended: at(1)}
 	failed := &loom.Result{Status: loom.StatusTimeout, ExitCode: -1, Reason: "too slow", Started: at(2), Ended: at(3)}
 	b.record(c,
@@ -193,7 +193,7 @@ func results(b *bench) {
 
 func output(b *bench) {
 	c := b.start("j")
-	at := base.Add(123 * time.Millisecond).Local()
+	at := minute(0).Add(123 * time.Millisecond).Local()
 	out := func(node string, stream loom.Stream, text string, more bool) loom.Event {
 		return loom.Event{Kind: loom.KindOutput, Node: node, Time: at, Stream: stream, Text: text, More: more}
 	}
@@ -247,7 +247,7 @@ func following(b *bench) {
 	wg.Go(func() {
 		for i := range batches {
 			for _, c := range []loom.Claim{c, other} {
-				if err := b.s.Record(b.Context(), c, []loom.Event{{Kind: loom.KindOutput, Node: "n1", Time: base, Stream: loom.Stdout, Text: fmt.Sprint(c.Run.Job, i)}}); err != nil {
+				if err := b.s.Record(b.Context(), c, []loom.Event{{Kind: loom.KindOutput, Node: "n1", Time: minute(0), Stream: loom.Stdout, Text: fmt.Sprint(c.Run.Job, i)}}); err != nil {
 					b.Error(err)
 					return
 				}
@@ -291,7 +291,7 @@ func filtering(b *bench) {
 			<-time.After(3 * time.Millisecond)
 		}
 	}
-	tick := b.fire(loom.Firing{Job: "a", Due: base, Run: b.run(), Overlap: loom.OverlapAllow})
+	tick := b.fire(loom.Firing{Job: "a", Due: minute(0), Run: b.run(), Overlap: loom.OverlapAllow})
 	all := b.find(loom.RunQuery{})
 	seventh := all[6].Queued
 	failed := []loom.Status{loom.StatusFailed}
@@ -446,7 +446,7 @@ func trimCount(b *bench) {
 
 func trimOutput(b *bench) {
 	print := func(c loom.Claim, text string) {
-		b.record(c, loom.Event{Kind: loom.KindOutput, Node: "n1", Time: base, Stream: loom.Stdout, Text: text})
+		b.record(c, loom.Event{Kind: loom.KindOutput, Node: "n1", Time: minute(0), Stream: loom.Stdout, Text: text})
 	}
 	going := b.start("a")
 	print(going, "from one that goes on")

@@ -20,6 +20,7 @@ type Open func(t *testing.T, dir string) loom.Store
 
 // Run checks a store against what package loom says of stores.
 func Run(t *testing.T, open Open) {
+	t.Helper()
 	for _, c := range []struct {
 		name string
 		run  func(*bench)
@@ -72,6 +73,7 @@ func Run(t *testing.T, open Open) {
 
 // RunDurable checks that a store that was closed is found again as it was.
 func RunDurable(t *testing.T, open Open) {
+	t.Helper()
 	dir := t.TempDir()
 	b := &bench{T: t, s: open(t, dir)}
 	job := b.busyJob()
@@ -80,12 +82,12 @@ func RunDurable(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	b.s = open(t, dir)
-	defer b.s.Close()
+	defer func() { b.must(b.s.Close()) }()
 	after := b.all(job)
 	if !reflect.DeepEqual(before, after) {
 		t.Errorf("before it was closed:\n%+v\nafter it was opened again:\n%+v", before, after)
 	}
-	if f := b.fireAs("new", loom.Firing{Job: job, Due: base, Run: b.run()}); f.Outcome != "" {
+	if f := b.fireAs("new", loom.Firing{Job: job, Due: minute(0), Run: b.run()}); f.Outcome != "" {
 		t.Errorf("a tick that was fired before is fired again: %+v", f)
 	}
 	b.beat("new") // whoever had the runs is dead
@@ -94,11 +96,8 @@ func RunDurable(t *testing.T, open Open) {
 	}
 }
 
-// base is a moment that is past for every store.
-var base = time.Date(2026, 3, 29, 12, 0, 0, 0, time.UTC)
-
-// minute returns the moment that is n minutes after base.
-func minute(n int) time.Time { return base.Add(time.Duration(n) * time.Minute) }
+// minute returns the n-th minute of a day that is past for every store.
+func minute(n int) time.Time { return time.Date(2026, 3, 29, 12, n, 0, 0, time.UTC) }
 
 // A bench is one store on test.
 type bench struct {
@@ -272,12 +271,12 @@ func (b *bench) same(what string, got, want any) {
 func (b *bench) busyJob() string {
 	const job = "busy"
 	b.must(b.s.Adopt(b.Context(), map[string]string{"idle": "@daily"}))
-	first := b.fire(loom.Firing{Job: job, Due: base, Run: b.run(), Claim: true})
+	first := b.fire(loom.Firing{Job: job, Due: minute(0), Run: b.run(), Claim: true})
 	b.record(first.Claim, life("n1", loom.StatusChanged)...)
 	b.record(first.Claim, life("n2", loom.StatusFailed)...)
 	b.must(b.s.Finish(b.Context(), first.Claim, loom.Run{Status: loom.StatusFailed, Reason: "it broke",
 		Counts: map[loom.Status]int{loom.StatusFailed: 1, loom.StatusChanged: 1}}, nil))
-	b.fire(loom.Firing{Job: job, Due: minute(1), Until: minute(5), Ticks: 5, After: base, Outcome: loom.OutcomeMissed, Why: "nobody was there"})
+	b.fire(loom.Firing{Job: job, Due: minute(1), Until: minute(5), Ticks: 5, After: minute(0), Outcome: loom.OutcomeMissed, Why: "nobody was there"})
 	b.fire(loom.Firing{Job: job, Due: minute(6), After: minute(5), Outcome: loom.OutcomeLate, Why: "nobody was there", Run: b.run(), Claim: true})
 	b.act(loom.Action{By: "kim", Verb: loom.VerbPause, Object: job, Why: "moving house", Until: minute(60)})
 	b.fire(loom.Firing{Job: job, Due: minute(7), After: minute(6), Run: b.run()})
@@ -317,10 +316,10 @@ func (b *bench) all(job string) []any {
 
 // life is what happens on a node from its begin to its end.
 func life(node string, status loom.Status) []loom.Event {
-	r := &loom.Result{Node: node, Status: status, ExitCode: -1, Started: base, Ended: base.Add(1500 * time.Millisecond)}
+	r := &loom.Result{Node: node, Status: status, ExitCode: -1, Started: minute(0), Ended: minute(0).Add(1500 * time.Millisecond)}
 	events := []loom.Event{
-		{Kind: loom.KindNodeStarted, Node: node, Time: base},
-		{Kind: loom.KindOutput, Node: node, Time: base, Stream: loom.Stdout, Text: "hello from " + node},
+		{Kind: loom.KindNodeStarted, Node: node, Time: minute(0)},
+		{Kind: loom.KindOutput, Node: node, Time: minute(0), Stream: loom.Stdout, Text: "hello from " + node},
 	}
 	switch status {
 	case loom.StatusChanged:

@@ -13,7 +13,7 @@ import (
 )
 
 func firedOnce(b *bench) {
-	f := loom.Firing{Job: "j", Due: base, Run: b.run(), Claim: true}
+	f := loom.Firing{Job: "j", Due: minute(0), Run: b.run(), Claim: true}
 	first := b.fire(f)
 	if first.Outcome != loom.OutcomeRan || first.Claim.Epoch != 1 || first.Claim.Owner != "a" || first.Claim.Run.Status != loom.StatusRunning {
 		b.Fatalf("Fire = %+v, want a run that is claimed", first)
@@ -21,18 +21,18 @@ func firedOnce(b *bench) {
 	b.same("the run", b.one(f.Run.ID).ID, f.Run.ID)
 	again := b.fire(f)
 	b.same("the same firing again", [...]any{again.Outcome, again.Claim.Epoch, again.Claim.Run.ID}, [...]any{loom.OutcomeRan, int64(1), f.Run.ID})
-	other := b.fireAs("b", loom.Firing{Job: "j", Due: base, Run: b.run(), Claim: true})
+	other := b.fireAs("b", loom.Firing{Job: "j", Due: minute(0), Run: b.run(), Claim: true})
 	b.same("the same tick by another", other, loom.Fired{})
 	b.same("the runs", len(b.find(loom.RunQuery{})), 1)
 	b.same("the ticks", b.ticks(loom.TickQuery{Job: "j"}),
-		[]loom.Tick{{Job: "j", Due: base.Local(), Until: base.Local(), Ticks: 1, Outcome: loom.OutcomeRan, Run: f.Run.ID}})
-	if last := b.state("j").LastTick; !last.Equal(base) {
-		b.Errorf("the last tick is %v, want %v", last, base)
+		[]loom.Tick{{Job: "j", Due: minute(0).Local(), Until: minute(0).Local(), Ticks: 1, Outcome: loom.OutcomeRan, Run: f.Run.ID}})
+	if last := b.state("j").LastTick; !last.Equal(minute(0)) {
+		b.Errorf("the last tick is %v, want %v", last, minute(0))
 	}
 }
 
 func inOrder(b *bench) {
-	b.fire(loom.Firing{Job: "j", Due: base, Run: b.run(), Overlap: loom.OverlapAllow})
+	b.fire(loom.Firing{Job: "j", Due: minute(0), Run: b.run(), Overlap: loom.OverlapAllow})
 	now := b.beat("a").Now
 	for _, tt := range []struct {
 		name       string
@@ -42,10 +42,10 @@ func inOrder(b *bench) {
 		{"one was passed over", minute(1), minute(2), ""},
 		{"the last tick is older than thought", minute(-1), minute(1), ""},
 		{"none was thought to be before", time.Time{}, minute(1), ""},
-		{"the same again", base, base, ""},
-		{"an older one", base, minute(-1), ""},
-		{"a future one", base, now.Add(time.Hour), ""},
-		{"the next", base, minute(1), loom.OutcomeRan},
+		{"the same again", minute(0), minute(0), ""},
+		{"an older one", minute(0), minute(-1), ""},
+		{"a future one", minute(0), now.Add(time.Hour), ""},
+		{"the next", minute(0), minute(1), loom.OutcomeRan},
 		{"the next, with parts of milliseconds", minute(1).Add(time.Microsecond), minute(2).Add(time.Microsecond), loom.OutcomeRan},
 	} {
 		got := b.fire(loom.Firing{Job: "j", After: tt.after, Due: tt.due, Run: b.run(), Overlap: loom.OverlapAllow})
@@ -133,15 +133,15 @@ func shuffled(b *bench) {
 }
 
 func firedAfterTrim(b *bench) {
-	f := b.fire(loom.Firing{Job: "j", Due: base, Run: b.run(), Claim: true})
+	f := b.fire(loom.Firing{Job: "j", Due: minute(0), Run: b.run(), Claim: true})
 	b.finish(f.Claim, loom.StatusOK)
 	<-time.After(5 * time.Millisecond) // until it is older than the milliseconds that are kept
 	if t := b.trim(loom.Retention{Runs: time.Millisecond, Ticks: time.Millisecond}); t.Runs != 1 {
 		b.Fatalf("Trim = %+v, want one run", t)
 	}
-	again := b.fire(loom.Firing{Job: "j", Due: base, Run: b.run()})
+	again := b.fire(loom.Firing{Job: "j", Due: minute(0), Run: b.run()})
 	b.same("the tick again", again, loom.Fired{})
-	older := b.fire(loom.Firing{Job: "j", After: base, Due: minute(-1), Run: b.run()})
+	older := b.fire(loom.Firing{Job: "j", After: minute(0), Due: minute(-1), Run: b.run()})
 	b.same("an older tick", older, loom.Fired{})
 	b.same("runs", len(b.find(loom.RunQuery{})), 0)
 }
@@ -163,7 +163,7 @@ func ranges(b *bench) {
 	ran := b.fire(loom.Firing{Job: "j", After: minute(13), Due: minute(14), Run: b.run(), Overlap: loom.OverlapAllow})
 	fire(14, 15, 15, 1, loom.OutcomeSkipped, "run y")
 	word := func(k loom.Tick) string {
-		return fmt.Sprintf("%.0f-%.0f %d %s %s", k.Due.Sub(base).Minutes(), k.Until.Sub(base).Minutes(), k.Ticks, k.Outcome, k.Why+k.Run)
+		return fmt.Sprintf("%.0f-%.0f %d %s %s", k.Due.Sub(minute(0)).Minutes(), k.Until.Sub(minute(0)).Minutes(), k.Ticks, k.Outcome, k.Why+k.Run)
 	}
 	all := []string{"1-10 10 missed nobody was there", "11-12 2 skipped run x", "13-13 1 skipped run y", "14-14 1 ran " + ran.Claim.Run.ID, "15-15 1 skipped run y"}
 	for _, tt := range []struct {
@@ -189,7 +189,7 @@ func ranges(b *bench) {
 func thousand(b *bench) {
 	firings := make([]loom.Firing, 1000)
 	for i := range firings {
-		firings[i] = loom.Firing{Job: fmt.Sprint("job ", i), Due: base, Run: b.run(), Claim: true}
+		firings[i] = loom.Firing{Job: fmt.Sprint("job ", i), Due: minute(0), Run: b.run(), Claim: true}
 	}
 	fired, err := b.s.Fire(b.Context(), "a", firings)
 	b.must(err)
@@ -219,13 +219,13 @@ func nonsense(b *bench) {
 		name string
 		f    loom.Firing
 	}{
-		{"no job", loom.Firing{Due: base, Run: b.run()}},
-		{"no ID", loom.Firing{Job: "j", Due: base}},
+		{"no job", loom.Firing{Due: minute(0), Run: b.run()}},
+		{"no ID", loom.Firing{Job: "j", Due: minute(0)}},
 		{"missed, but not when", loom.Firing{Job: "j", Outcome: loom.OutcomeMissed}},
 		{"the end before the beginning", loom.Firing{Job: "j", Due: minute(2), Until: minute(1), Outcome: loom.OutcomeMissed}},
 		{"a run for a range", loom.Firing{Job: "j", Due: minute(2), Until: minute(3), Run: b.run()}},
 	} {
-		if _, err := b.s.Fire(b.Context(), "a", []loom.Firing{{Job: "good", Due: base, Run: b.run()}, tt.f}); err == nil {
+		if _, err := b.s.Fire(b.Context(), "a", []loom.Firing{{Job: "good", Due: minute(0), Run: b.run()}, tt.f}); err == nil {
 			b.Errorf("%s: Fire returned no error", tt.name)
 		}
 	}
@@ -233,7 +233,7 @@ func nonsense(b *bench) {
 }
 
 func pausing(b *bench) {
-	b.fire(loom.Firing{Job: "j", Due: base, Run: b.run(), Overlap: loom.OverlapAllow})
+	b.fire(loom.Firing{Job: "j", Due: minute(0), Run: b.run(), Overlap: loom.OverlapAllow})
 	b.act(loom.Action{By: "kim", Verb: loom.VerbPause, Object: "j", Why: "moving house", Until: minute(10)})
 	p := b.state("j").Pause
 	if p == nil || p.By != "kim" || p.Why != "moving house" || !p.Until.Equal(minute(10)) || p.Since.IsZero() {
@@ -289,7 +289,7 @@ func (b *bench) next(n int, policy loom.Overlap) loom.Fired {
 
 func overlapSkip(b *bench) {
 	first := b.next(1, "")
-	b.record(first.Claim, loom.Event{Kind: loom.KindNodeStarted, Node: "db3", Time: base})
+	b.record(first.Claim, loom.Event{Kind: loom.KindNodeStarted, Node: "db3", Time: minute(0)})
 	f := b.next(2, loom.OverlapSkip)
 	if f.Outcome != loom.OutcomeSkipped || f.Claim.Run.ID != "" || !strings.Contains(f.Why, first.Claim.Run.ID) || !strings.Contains(f.Why, "db3") {
 		b.Errorf("a tick while a run is going: %+v", f)
