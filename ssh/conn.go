@@ -78,6 +78,9 @@ func (c *conn) Exec(ctx context.Context, cmd loom.Command) error {
 		}
 	}
 	exit, err := shell.Run(ctx, x.start, sc, x.marked)
+	if x.stale(err) {
+		exit, err = shell.Run(ctx, x.start, sc, x.marked)
+	}
 	switch {
 	case err != nil:
 		return x.explain(ctx, err)
@@ -110,6 +113,18 @@ type execution struct {
 	started int
 	link    *link // on which it began
 	mark    string
+	ahead   bool // its shell was started before there was a command
+}
+
+// stale reports whether the shell that was started ahead had ended before it got
+// the command, so that another one may have it.
+func (x *execution) stale(err error) bool {
+	unstarted := (*shell.NotStartedError)(nil)
+	if !x.ahead || !errors.As(err, &unstarted) || !unstarted.Ended || !x.link.alive() {
+		return false
+	}
+	x.started = 0
+	return true
 }
 
 // start is a shell.Start. The first process is the command's.
@@ -119,7 +134,7 @@ func (x *execution) start(ctx context.Context, line string) (shell.Process, erro
 		return nil, err
 	}
 	if x.started++; x.started == 1 {
-		x.link = p.link
+		x.link, x.ahead = p.link, p.ahead
 	} else if x.second {
 		x.second = false
 		<-x.conn.second
@@ -194,31 +209,16 @@ func (t *target) sudoError(err *shell.SudoError) error {
 
 // process starts a program in a new session.
 func (c *conn) process(ctx context.Context, line string) (*process, error) {
-	l, ch, err := c.session(ctx)
+	l, ch, err := c.session(ctx, line)
 	if err != nil {
 		return nil, err
 	}
-	// We do not wait for a reply: the marker will be one. (A server of OpenSSH
-	// lets us write only after it has taken the request, so the script still
-	// waits for that.)
-	if _, err := ch.SendRequest("exec", false, ssh.Marshal(struct{ Line string }{line})); err != nil {
-		l.drop()
-		c.wake()
-		return nil, l.t.fail(ClassReset, fmt.Errorf("the connection broke before the command: %w", err))
-	}
-	p := &process{channel: ch, link: l, known: make(chan struct{}), closed: make(chan struct{})}
-	p.stderr = ch.Stderr()
-	l.wg.Go(func() {
-		p.wait()
-		l.drop()
-		c.wake()
-	})
-	return p, nil
+	return l.process(ch, line)
 }
 
 // session returns a channel of a link that lives, and waits until there is
 // room for one.
-func (c *conn) session(ctx context.Context) (*link, *channel, error) {
+func (c *conn) session(ctx context.Context, line string) (*link, *channel, error) {
 	mine := false // it is our turn
 	for tries := 0; ; {
 		l, wait, err := c.link(ctx, mine)
@@ -239,7 +239,7 @@ func (c *conn) session(ctx context.Context) (*link, *channel, error) {
 		if err := l.fresh(); err != nil {
 			continue // it is dead now, and another takes its place
 		}
-		ch, err := l.take()
+		ch, err := l.take(line)
 		switch refused := (*ssh.OpenChannelError)(nil); {
 		case err == nil:
 			c.pass()
@@ -329,6 +329,7 @@ func (c *conn) dialMore(ctx context.Context) (*link, chan struct{}, error) {
 		c.wg.Go(func() { c.bury(l) })
 		return nil, nil, &Error{Class: ClassClosed, Node: c.node.Name, Err: errClosed}
 	case err == nil:
+		l.freed = c.wake
 		c.links = append(c.links, l)
 		c.reapOrphans()
 		return l, nil, nil

@@ -16,16 +16,14 @@ import (
 
 // Files opens the node's files by SFTP.
 func (c *conn) Files(ctx context.Context) (loom.Files, error) {
-	l, ch, err := c.session(ctx)
+	l, ch, err := c.session(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	p := &process{channel: ch, link: l, known: make(chan struct{}), closed: make(chan struct{})}
-	l.wg.Go(func() {
-		p.wait()
-		l.drop()
-		c.wake()
-	})
+	p, err := l.adopt(ch)
+	if err != nil {
+		return nil, err
+	}
 	stop := context.AfterFunc(ctx, p.Close)
 	fail := func(err error) (loom.Files, error) {
 		stop()

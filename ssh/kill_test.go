@@ -99,7 +99,7 @@ func TestEnd(t *testing.T) {
 			how := ways[(i+k)%len(ways)]
 			wg.Go(func() {
 				t.Run(u.name+"/"+how+"/"+shape.name, func(t *testing.T) {
-					end(t, s, how, u.login, loom.Command{Text: shape.text, User: u.user, Password: u.password}, (i+k/2)%2 == 1)
+					end(t, s, how, u.login, loom.Command{Text: shape.text, User: u.user, Password: u.password}, (i+k/2)%2 == 1, false)
 				})
 			})
 		}
@@ -107,13 +107,39 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-func end(t *testing.T, s *sshd.Server, how, login string, cmd loom.Command, stdin bool) {
+// TestEndWatched does so over a connection that was used before, where one sentry
+// watches over all commands.
+func TestEndWatched(t *testing.T) {
+	t.Parallel()
+	s := sshd.Start(t, sshd.Options{Lines: []string{"MaxSessions 100"}})
+	user := sshd.NewUser(t, "/bin/bash", "").Username
+	for i, how := range []string{"cancel", "cut", "kill sshd"} {
+		var wg sync.WaitGroup
+		for k, shape := range shapes {
+			login := []string{localUser(), user}[(i+k)%2]
+			wg.Go(func() {
+				t.Run(how+"/"+shape.name, func(t *testing.T) {
+					end(t, s, how, login, loom.Command{Text: shape.text}, false, true)
+				})
+			})
+		}
+		wg.Wait()
+	}
+}
+
+func end(t *testing.T, s *sshd.Server, how, login string, cmd loom.Command, stdin, watched bool) {
 	t.Helper()
 	w := word()()
 	p := newProxy(t, s.Addr())
 	d := dialer(t, "")
 	d.HostKeys = loom.HostKeysOff
 	c := dial(t, d, p.behind(s, login))
+	if watched {
+		if _, _, err := run(t, c, loom.Command{Text: "true"}); err != nil {
+			t.Fatal(err)
+		}
+		rested(t, c)
+	}
 	up := newWaiter()
 	cmd.Text, cmd.Stdout = "echo $PPID; "+strings.ReplaceAll(cmd.Text, "WORD", w), up
 	if strings.Contains(cmd.Text, "while :") { // then there is no process but the shell, so give it a name
@@ -134,6 +160,12 @@ func end(t *testing.T, s *sshd.Server, how, login string, cmd loom.Command, stdi
 	}
 	if left(t, w) == "" {
 		t.Log("not seen yet")
+	}
+	if l := c.(*conn).links[0]; watched {
+		for l.sentry.Watched() == 0 {
+			time.Sleep(time.Millisecond) //nolint:forbidigo // there is nothing to wait on
+		}
+		_ = l.ping(time.Minute) // now the server has it
 	}
 	switch how {
 	case "cancel":

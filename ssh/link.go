@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustinlacewell/loom/internal/shell"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -21,6 +22,8 @@ type link struct {
 	ssh  ssh.Conn
 	via  *hop // the jump host it goes through
 
+	freed func() // called when a channel was dropped, if not nil
+
 	dead chan struct{} // closed when it can not be used any more
 	once sync.Once
 	why  error          // it is dead; after dead
@@ -28,6 +31,9 @@ type link struct {
 
 	mu      sync.Mutex
 	spare   *channel     // open, for the next command
+	calm    *time.Timer  // nothing has run for a moment
+	sentry  shell.Sentry // watches over the commands that run for long
+	alone   bool         // there is no room for the sentry
 	opening chan *opened // where a channel that is being opened ahead will be
 	open    int          // channels in use
 	limit   int          // how many may be open; 0: not known
@@ -45,6 +51,31 @@ type opened struct {
 type channel struct {
 	ssh.Channel
 	requests <-chan *ssh.Request
+
+	mu   sync.Mutex
+	line string // the program that was started in it; "": none
+}
+
+// exec starts the program that line names, if none was started ahead. It does
+// not wait for a reply: what the program says will be one. (OpenSSH's server
+// lets us write only after it has taken the request, so what is written at once
+// still waits for that; not so if the program was started ahead.)
+func (c *channel) exec(line string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.line != "" {
+		return nil
+	}
+	c.line = line
+	_, err := c.SendRequest("exec", false, ssh.Marshal(struct{ Line string }{line}))
+	return err
+}
+
+// started returns the program that was started ahead.
+func (c *channel) started() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.line
 }
 
 // A wire is a network connection that remembers when it was last heard of, and
@@ -133,6 +164,9 @@ func (d *Dialer) handshake(ctx context.Context, t *target, raw net.Conn) (*link,
 	w.mu.Unlock()
 
 	l := &link{t: t, wire: w, ssh: conn, dead: make(chan struct{}), limit: t.maxSessions}
+	l.sentry.Start, l.sentry.Go = l.startSentry, l.spawn
+	l.calm = time.AfterFunc(time.Hour, l.heat)
+	l.calm.Stop()
 	l.wg.Go(func() { l.serve(chans, requests) })
 	l.wg.Go(l.keepAlive)
 	l.prepare()
@@ -272,8 +306,102 @@ func (l *link) alive() bool {
 // answer can not hold it up.
 func (l *link) close() error {
 	l.fail(errClosed)
+	l.mu.Lock() // whoever spawns, does so before or not at all
+	l.calm.Stop()
+	l.mu.Unlock()
 	l.wg.Wait()
 	return nil
+}
+
+// spawn runs f in a goroutine that close waits for, or returns false if the link
+// is dead.
+func (l *link) spawn(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.alive() {
+		return false
+	}
+	l.wg.Go(f)
+	return true
+}
+
+// startSentry starts the shell of the link's sentry. Its session is not one of
+// those that are counted: a limit that is learned says how many commands there
+// may be beside it.
+func (l *link) startSentry(_ context.Context, line string) (shell.Process, error) {
+	ch, err := l.session()
+	if err == nil {
+		err = ch.exec(line)
+	}
+	l.mu.Lock()
+	if l.alone = err != nil; !l.alone && l.limit > 0 && l.learned.IsZero() {
+		l.limit-- // the node's setting counts all
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{channel: ch, link: l, stderr: ch.Stderr(), known: make(chan struct{}), closed: make(chan struct{})}
+	if !l.spawn(p.wait) {
+		return nil, l.why
+	}
+	return p, nil
+}
+
+// crowded reports whether the server has so little room that a sentry would take
+// too much of it. l.mu is held.
+func (l *link) crowded() bool { return l.alone || l.limit > 0 && l.limit < 4 }
+
+// process starts a program in a channel that was taken.
+func (l *link) process(ch *channel, line string) (*process, error) {
+	ahead := ch.started() != ""
+	if err := ch.exec(line); err != nil {
+		l.drop()
+		return nil, l.t.fail(ClassReset, fmt.Errorf("the connection broke before the command: %w", err))
+	}
+	p, err := l.adopt(ch)
+	if err == nil {
+		p.ahead = ahead
+	}
+	return p, err
+}
+
+// adopt waits for the end of a channel that was taken, and drops it then.
+func (l *link) adopt(ch *channel) (*process, error) {
+	p := &process{channel: ch, link: l, stderr: ch.Stderr(), known: make(chan struct{}), closed: make(chan struct{})}
+	if !l.spawn(func() {
+		p.wait()
+		l.drop()
+	}) {
+		l.drop()
+		return nil, l.t.fail(ClassReset, fmt.Errorf("the connection broke before the command: %w", l.why))
+	}
+	return p, nil
+}
+
+// heatDelay is how long nothing must have run before a shell is started for the
+// next command. Work in quick succession, and programs that do one thing and
+// end, are not to pay for shells that nobody uses.
+const heatDelay = 20 * time.Millisecond
+
+// heat starts a shell in the channel that was opened ahead, so that the next
+// command need not wait for the login shell and its start-up files, and the
+// sentry, so that it needs no watcher of its own.
+func (l *link) heat() {
+	l.spawn(func() {
+		l.mu.Lock()
+		c, busy, crowded := l.spare, l.open > 0, l.crowded()
+		l.mu.Unlock()
+		if busy {
+			return
+		}
+		if c != nil {
+			_ = c.exec(shell.Line) // if the connection breaks, it will be noticed
+		}
+		if !crowded {
+			l.sentry.Begin()
+		}
+	})
 }
 
 var errClosed = errors.New("the connection was closed")
@@ -318,7 +446,7 @@ func (l *link) session() (*channel, error) {
 	for wait := 5 * time.Millisecond; ; wait *= 2 {
 		c, requests, err := l.ssh.OpenChannel("session", nil)
 		if err == nil {
-			return &channel{c, requests}, nil
+			return &channel{Channel: c, requests: requests}, nil
 		}
 		// A server may still count one that it has just closed.
 		if refused := (*ssh.OpenChannelError)(nil); !errors.As(err, &refused) || wait > 100*time.Millisecond || !l.justClosed() {
@@ -355,9 +483,11 @@ func (l *link) room() bool {
 	return l.spare != nil || !l.full()
 }
 
-// take returns a channel. It is counted as open until drop is called.
-func (l *link) take() (*channel, error) {
+// take returns a channel in which the program that line names can be started, or
+// was. It is counted as open until drop is called.
+func (l *link) take(line string) (*channel, error) {
 	l.mu.Lock()
+	l.calm.Stop()
 	c, wanted := l.spare, l.opening
 	l.spare = nil
 	if c == nil {
@@ -368,7 +498,7 @@ func (l *link) take() (*channel, error) {
 
 	var err error
 	switch {
-	case c != nil && !c.closed():
+	case c != nil && c.fits(line) && !c.closed():
 	case c == nil && wanted != nil:
 		o := <-wanted // ends with the link at the latest
 		c, err = o.channel, o.err
@@ -386,12 +516,27 @@ func (l *link) take() (*channel, error) {
 	return c, nil
 }
 
-// closed reports whether the server has closed a channel that was opened ahead.
+// fits reports whether the program can still be started in a channel that was
+// opened ahead, or was. If not, the channel is of no more use.
+func (c *channel) fits(line string) bool {
+	if had := c.started(); had == "" || had == line {
+		return true
+	}
+	_ = c.Close() // an error means that it is closed
+	return false
+}
+
+// closed reports whether the server has closed a channel that was opened ahead,
+// or the program that was started in it has ended.
 func (c *channel) closed() bool {
 	for {
 		select {
 		case r, ok := <-c.requests:
 			if !ok {
+				return true
+			}
+			if _, ended := parseExit(r); ended {
+				_ = c.Close() // an error means that it is closed
 				return true
 			}
 			_ = r.Reply(false, nil)
@@ -406,6 +551,13 @@ func (l *link) drop() {
 	l.mu.Lock()
 	l.open--
 	l.closed = time.Now()
+	l.calm.Reset(heatDelay)
+	if !l.alive() {
+		l.calm.Stop()
+	}
 	l.mu.Unlock()
 	l.prepare()
+	if l.freed != nil {
+		l.freed()
+	}
 }

@@ -14,6 +14,7 @@ type process struct {
 	*channel
 	link   *link
 	stderr io.Reader
+	ahead  bool // the program was started before it was needed
 
 	known  chan struct{} // closed when exit or err is set
 	closed chan struct{} // closed when the channel is
@@ -22,6 +23,14 @@ type process struct {
 }
 
 var errNoStatus = errors.New("the session ended without an exit status")
+
+// Sentry returns the sentry of the connection, if it is there yet.
+func (p *process) Sentry() *shell.Sentry {
+	if !p.link.sentry.Up() {
+		return nil
+	}
+	return &p.link.sentry
+}
 
 // wait takes what the server says about the end, of which the first counts, and
 // returns when the channel is closed.
@@ -102,7 +111,7 @@ func (p *process) Close() {
 		return
 	default:
 	}
-	p.link.wg.Go(func() {
+	p.link.spawn(func() { // on a dead link it is closed already
 		timer := time.AfterFunc(closeLimit, func() {
 			p.link.fail(errors.New("it did not close a session"))
 		})

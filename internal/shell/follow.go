@@ -47,10 +47,10 @@ type stream struct {
 	err error        // of dst; after the end
 }
 
-// launch starts a shell, as the command's user, and has it run a script.
-// If quiet is true, its standard error has no marker.
-func (r *run) launch(ctx context.Context, nonce, text string, stdout, stderr io.Writer, quiet bool) (*follower, error) {
-	line := "exec /bin/sh"
+// launch starts a shell, as the command's user, and has it run the script that
+// write returns. If quiet is true, its standard error has no marker.
+func (r *run) launch(ctx context.Context, nonce string, write func(Process) string, stdout, stderr io.Writer, quiet bool) (*follower, error) {
+	line := Line
 	asks := r.c.User != "" && r.c.Password != ""
 	if r.c.User != "" && !asks {
 		line = "exec sudo -n -H -u " + r.c.User + " -- /bin/sh"
@@ -59,6 +59,7 @@ func (r *run) launch(ctx context.Context, nonce, text string, stdout, stderr io.
 	if err != nil {
 		return nil, err
 	}
+	text := write(p)
 	f := &follower{p: p, over: make(chan struct{})}
 	f.open.Store(2)
 	f.out = stream{read: p.Read, mark: []byte(mark(nonce)), dst: stdout, ready: make(chan struct{})}
@@ -84,7 +85,7 @@ func (r *run) launch(ctx context.Context, nonce, text string, stdout, stderr io.
 // guarding launches a watcher.
 func (r *run) guarding(ctx context.Context, nonce, text string) (*follower, error) {
 	said := new(bytes.Buffer)
-	f, err := r.launch(ctx, nonce, text, &limited{said, saidLimit}, nil, false)
+	f, err := r.launch(ctx, nonce, func(Process) string { return text }, &limited{said, saidLimit}, nil, false)
 	if err == nil {
 		f.said = said
 	}

@@ -45,6 +45,11 @@ if S $p;then t=$T;S self;[ "$t" -le "$T" ]||exit;fi
 L
 `
 
+// finish ends p and all that belongs to it at once.
+const finish = `m=1
+kill -0 $p&&L
+`
+
 // reap ends what another watcher may have left over: it waits until that is
 // done with the group, and then ends everything that carries the mark.
 const reap = `m=0
@@ -58,7 +63,9 @@ type script struct {
 	nonce string
 	feeds bool // standard input goes to the command, and a second shell watches
 	sudo  bool // the shell is a child of sudo, perhaps in sudo's process group
-	quiet bool // nothing comes before the marker on standard error, so none is needed
+
+	watched bool // somebody else watches
+	quiet   bool // nothing comes before the marker on standard error, so none is needed
 }
 
 // text returns the whole script. It is a function and its call: a shell that
@@ -71,7 +78,11 @@ func (s script) text() string {
 	if s.sudo {
 		b.WriteString(`read -r x </proc/$$/stat 2>/dev/null&&set -- ${x##*) }&&g=$3;set --` + "\n")
 	}
-	if !s.feeds {
+	switch {
+	case s.feeds:
+	case s.watched:
+		b.WriteString("exec </dev/null\n")
+	default:
 		// Two forks, so that the shell does not know the watcher and a "wait" in
 		// the command does not wait for it.
 		b.WriteString("exec 3<&0 </dev/null\n((p=$$ n=" + s.nonce + "\neval " + Quote(ladder+watch) + ") <&3 3<&- >/dev/null 2>&1 &)\nexec 3<&-\n")

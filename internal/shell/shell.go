@@ -57,6 +57,13 @@ type Process interface {
 	Close()
 }
 
+// A Watched is a Process over whose connection a Sentry watches. Sentry returns
+// nil if there is none to be had.
+type Watched interface{ Sentry() *Sentry }
+
+// Line is what a Start is asked to start for a command of the login user.
+const Line = "exec /bin/sh"
+
 // A Start starts the program that line names, which needs no quoting. It must
 // not wait for the other side.
 type Start func(ctx context.Context, line string) (Process, error)
@@ -187,7 +194,8 @@ type run struct {
 	c     *Command
 	nonce string
 
-	main *follower
+	main   *follower
+	sentry *Sentry // watches over the connection; nil: the script has a watcher of its own
 
 	// If standard input goes to the command, a second shell watches.
 	watching chan struct{} // closed when guard and guardErr are set
@@ -198,7 +206,13 @@ type run struct {
 func (r *run) run(ctx context.Context) (Exit, error) {
 	s := script{c: r.c, nonce: r.nonce, feeds: r.c.Stdin != nil, sudo: r.c.User != ""}
 	s.quiet = r.c.User == "" && r.c.Peer != nil && r.c.Peer.quiet.Load()
-	main, err := r.launch(ctx, r.nonce, s.text(), r.c.Stdout, r.c.Stderr, s.quiet)
+	main, err := r.launch(ctx, r.nonce, func(p Process) string {
+		if w, ok := p.(Watched); ok && !s.feeds && !s.sudo {
+			r.sentry = w.Sentry()
+		}
+		s.watched = r.sentry != nil
+		return s.text()
+	}, r.c.Stdout, r.c.Stderr, s.quiet)
 	if err != nil {
 		return Exit{}, err
 	}
@@ -229,6 +243,10 @@ func (r *run) follow(ctx context.Context) (Exit, error) {
 	calm := time.NewTimer(quiet)
 	calm.Stop()
 	defer calm.Stop()
+	var long <-chan time.Time // it has run for long enough to be watched
+	if r.sentry != nil {
+		defer r.sentry.forget(r.nonce)
+	}
 
 	ready, over, ended := f.out.ready, f.over, f.p.Done()
 	watching, guarded := r.watching, (<-chan struct{})(nil)
@@ -239,6 +257,16 @@ func (r *run) follow(ctx context.Context) (Exit, error) {
 		case <-ready:
 			ready = nil
 			late.Stop()
+			if r.sentry != nil {
+				timer := time.NewTimer(sentryDelay)
+				defer timer.Stop()
+				long = timer.C
+			}
+		case <-long:
+			long = nil
+			if pid, group, ok := f.place(); ok {
+				r.sentry.watch(r.nonce, pid, group)
+			}
 		case <-over:
 			over = nil
 		case <-ended:
@@ -352,8 +380,11 @@ func (r *run) end(ctx context.Context) error {
 		<-f.over
 	}()
 
-	if r.watching != nil {
+	switch {
+	case r.watching != nil:
 		return r.endGuarded(ctx, cause)
+	case r.sentry != nil:
+		return r.endWatched(ctx, cause)
 	}
 	// The end of its standard input tells the watcher to end it. A connection
 	// that does not take even that must not hold us up.
@@ -373,6 +404,30 @@ func (r *run) end(ctx context.Context) error {
 	return r.reap(ctx, r.nonce, main, group, cause)
 }
 
+// endWatched is end for a command that a sentry watches.
+func (r *run) endWatched(ctx context.Context, cause error) error {
+	f := r.main
+	select {
+	case <-f.out.ready:
+	case <-ctx.Done():
+	}
+	pid, group, ok := f.place()
+	switch {
+	case !ok && closed(f.p.Done()):
+		return cause // it had not come so far as to start anything
+	case !ok:
+		return &SurvivorError{Cause: cause}
+	}
+	left, err := r.sentry.end(ctx, r.nonce, pid, group)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		return r.guarded(ctx, finish, r.nonce, pid, group, cause)
+	case err != nil || left != "":
+		return &SurvivorError{Cause: cause, PIDs: left}
+	}
+	return cause
+}
+
 // endGuarded is end for a command that a second shell watches.
 func (r *run) endGuarded(ctx context.Context, cause error) error {
 	select {
@@ -390,8 +445,13 @@ func (r *run) endGuarded(ctx context.Context, cause error) error {
 // reap ends what bears a mark, once the watcher of the group is done, and
 // reports as report does.
 func (r *run) reap(ctx context.Context, target string, p, g int, cause error) error {
+	return r.guarded(ctx, reap, target, p, g, cause)
+}
+
+// guarded runs a watcher that does not wait, and reports as report does.
+func (r *run) guarded(ctx context.Context, text, target string, p, g int, cause error) error {
 	nonce := newNonce()
-	f, err := r.guarding(ctx, nonce, guard(reap, nonce, target, p, g))
+	f, err := r.guarding(ctx, nonce, guard(text, nonce, target, p, g))
 	if err != nil {
 		return &SurvivorError{Cause: cause}
 	}
