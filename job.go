@@ -27,7 +27,7 @@ type Job struct {
 	Overlap Overlap       // what a tick does while an earlier run of the job is going
 
 	User string            // logs in to the nodes instead of their own User
-	Sudo string            // user that commands become; "": the login user
+	Sudo string            // user that commands become; "": the login user; SudoDefault: the node's choice
 	Env  map[string]string // exported to commands, over the node's
 	Dir  string            // working directory of commands
 
@@ -44,6 +44,10 @@ type Job struct {
 	Line int
 	Col  int
 }
+
+// SudoDefault as the Sudo of a job is the user that each node's own Sudo names,
+// which is root unless it says otherwise.
+const SudoDefault = "*"
 
 // A Step is one task of a job that has several.
 type Step struct {

@@ -311,7 +311,7 @@ type jobSudoSpec string
 func (s *jobSudoSpec) UnmarshalText(text []byte) error {
 	switch t := string(text); t {
 	case "true", "yes", "on":
-		*s = "root"
+		*s = SudoDefault
 	case "false", "no", "off":
 		*s = ""
 	case "":

@@ -332,8 +332,15 @@ func (a *attempt) session(n *Node, c Conn) *Session {
 		Node: n, Job: w.job.Name, RunID: w.run.ID, Due: w.run.Due,
 		Out: a.out.writer(Stdout), Err: a.out.writer(Stderr),
 		Conn: &usedConn{Conn: c, used: &a.used},
-		User: w.job.Sudo, Dir: w.job.Dir, Env: w.job.Env,
+		Dir:  w.job.Dir, Env: w.job.Env,
 		OnChange: a.changed,
+	}
+	switch w.job.Sudo {
+	case "":
+	case SudoDefault:
+		s = s.Sudo("")
+	default:
+		s = s.Sudo(w.job.Sudo)
 	}
 	s.Log = slog.New(slog.NewMultiHandler(w.pool.log().Handler(), a.out.handler())).
 		With("job", s.Job, "run", s.RunID, "node", n.Name)

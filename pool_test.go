@@ -256,6 +256,21 @@ func TestPoolSteps(t *testing.T) {
 	}
 }
 
+func TestPoolSudo(t *testing.T) {
+	for _, tt := range []struct{ job, node, want string }{
+		{"", "", ""}, {"", "www", ""}, {SudoDefault, "", "root"}, {SudoDefault, "www", "www"}, {"postgres", "www", "postgres"},
+	} {
+		pool := &Pool{Log: quiet(), Dialer: &bench{}}
+		got := "none"
+		task := TaskFunc(func(_ context.Context, s *Session) error { got = s.User; return nil })
+		_ = pool.Run(t.Context(), &Job{Name: "j", Task: task, Sudo: tt.job, Targets: []*Node{{Name: "n", Sudo: Sudo{User: tt.node}}}}, time.Now(), nil)
+		_ = pool.Close()
+		if got != tt.want {
+			t.Errorf("a job with sudo %q on a node with %q runs as %q, want %q", tt.job, tt.node, got, tt.want)
+		}
+	}
+}
+
 func TestPoolEventsOfANodeAreInOrder(t *testing.T) {
 	var rec recorder
 	pool := &Pool{Max: 7, Log: quiet(), Dialer: &bench{}}

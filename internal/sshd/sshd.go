@@ -176,6 +176,9 @@ func (s *Server) configure(tb testing.TB, o Options) {
 		lines = append(lines, "Subsystem sftp internal-sftp")
 	}
 	lines = append(lines, o.After...)
+	// Root's own start-up files, which bash reads for every command, may do
+	// anything on a developer's machine.
+	lines = append(lines, "Match User root", "SetEnv HOME="+s.Dir)
 	write(tb, filepath.Join(s.Dir, "sshd_config"), strings.Join(lines, "\n")+"\n")
 
 	// The server reads its files as the user who logs in.
