@@ -310,6 +310,33 @@ func TestChangeDuringTheReading(t *testing.T) {
 	}
 }
 
+// TestReadingAgain has files read that may have changed while nobody looked,
+// however they look now.
+func TestReadingAgain(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "loom.yaml", mainFile, "jobs/one.yaml", oneJob)
+	var log safeBuffer
+	l := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	r := &reloader{
+		reader: &loom.ManifestReader{File: filepath.Join(dir, "loom.yaml"), Tasks: registry()},
+		watch:  newWatcher(l), log: l, apply: func(*loom.Manifest) {}, tell: func(news) {},
+	}
+	defer r.watch.close()
+	again, err := r.begin(t.Context())
+	if err != nil || !again {
+		t.Fatalf("begin with files that were just written = %v, %v; want that they are read again", again, err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { r.run(ctx, nil, again) })
+	log.until(t, `msg="manifest read"`)
+	stop()
+	wg.Wait()
+	if n := strings.Count(log.String(), "manifest read"); n != 1 {
+		t.Errorf("they were read %d times, want once more", n)
+	}
+}
+
 // TestWhereTheKernelDoesNotTell has a reloader without the kernel's help notice
 // an edit, on a fake clock.
 func TestWhereTheKernelDoesNotTell(t *testing.T) {
