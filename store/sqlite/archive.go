@@ -17,8 +17,13 @@ import (
 
 // unread is explain for what happened while reading.
 func (s *Store) unread(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case primary(err) == 0 && !errors.Is(err, loom.ErrStoreDown): // what was read makes no sense
+		return fmt.Errorf("read store %s: %w", s.file, err)
 	}
 	return s.explain(err)
 }

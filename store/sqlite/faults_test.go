@@ -163,7 +163,7 @@ func TestInUse(t *testing.T) {
 func TestRefused(t *testing.T) {
 	whole := newPlace(t)
 	s := whole.open()
-	whole.fill(s, 200)
+	whole.fill(s, 40)
 	whole.close(s)
 	good, err := os.ReadFile(whole.file)
 	if err != nil {
@@ -605,7 +605,7 @@ func TestTrimLetsWrite(t *testing.T) {
 	p := newPlace(t)
 	s := p.open()
 	defer p.close(s)
-	const firings = 1500
+	const firings = 2*slice + 100
 	batch := make([]loom.Firing, firings)
 	for i := range batch {
 		batch[i] = loom.Firing{Job: "j", Run: loom.Run{ID: fmt.Sprint("run ", i)}, Overlap: loom.OverlapAllow}
@@ -640,11 +640,11 @@ func TestTrimLetsWrite(t *testing.T) {
 		if err := begin(t.Context(), s, "other", fmt.Sprint("other ", i)); err != nil {
 			t.Fatal(err)
 		}
-		runs, err := s.Runs(t.Context(), loom.RunQuery{Job: "j", Limit: 1 << 20})
-		if err != nil {
+		var left int
+		if err := s.reading.QueryRowContext(t.Context(), "SELECT count(*) FROM runs JOIN jobs ON jobs.id = job WHERE name = 'j'").Scan(&left); err != nil {
 			t.Fatal(err)
 		}
-		seen[len(runs)] = true
+		seen[left] = true
 	}
 }
 
@@ -659,7 +659,7 @@ func TestFlips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rounds := 60
+	rounds := 24
 	if n, err := strconv.Atoi(os.Getenv("LOOM_FLIPS")); err == nil {
 		rounds = n
 	}

@@ -104,6 +104,9 @@ func (s *Store) Beat(ctx context.Context, self loom.Instance) (loom.Pulse, error
 	if len(owners) > 0 {
 		err := s.write(ctx, func(t *tx) error {
 			for owner := range owners {
+				if !s.silent(owner) {
+					continue // it came back meanwhile
+				}
 				if err := t.exec("UPDATE runs SET status = 'queued', owner = NULL WHERE "+going+
 					" AND status = 'running' AND owner = ?", owner); err != nil {
 					return err
