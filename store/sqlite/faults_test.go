@@ -348,7 +348,19 @@ func TestSharedTransaction(t *testing.T) {
 			}
 		})
 	}
-	for len(s.requests) < n { // all wait for the one before
+	no := errors.New("no")
+	wg.Go(func() { // writes before it fails
+		err := s.write(t.Context(), func(x *tx) error {
+			if _, err := x.node("ghost"); err != nil {
+				return err
+			}
+			return errors.Join(x.exec("INSERT INTO jobs (name) VALUES ('never')"), no)
+		})
+		if !errors.Is(err, no) {
+			t.Errorf("a request that writes and fails: %v", err)
+		}
+	})
+	for len(s.requests) < n+1 { // all wait for the one before
 		select {
 		case <-time.After(time.Millisecond):
 		case <-t.Context().Done():
@@ -372,7 +384,35 @@ func TestSharedTransaction(t *testing.T) {
 			t.Errorf("a request that failed has written %s", r.Node)
 		}
 	}
+	for _, table := range []string{"jobs", "nodes"} {
+		if id, err := s.number(t.Context(), table, map[string]string{"jobs": "never", "nodes": "ghost"}[table]); id != 0 || err != nil {
+			t.Errorf("a request that failed has written to %s (%v)", table, err)
+		}
+	}
+	if err := s.Record(t.Context(), good, []loom.Event{{Kind: loom.KindNodeStarted, Node: "ghost", Time: time.Now()}}); err != nil {
+		t.Errorf("a node that a failed request named first: %v", err)
+	}
 	if err := s.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A power cut can't be had in a test; what makes the file outlive one can.
+func TestSettings(t *testing.T) {
+	p := newPlace(t)
+	s := p.open()
+	defer p.close(s)
+	want := map[string]string{"synchronous": "2", "journal_mode": "wal", "foreign_keys": "1", "auto_vacuum": "2"}
+	err := s.write(t.Context(), func(x *tx) error {
+		for name, value := range want {
+			var got string
+			if err := x.get("PRAGMA "+name, nil, &got); err != nil || got != value {
+				t.Errorf("%s is %s, want %s (%v)", name, got, value, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		t.Error(err)
 	}
 }
