@@ -32,6 +32,10 @@ type Options struct {
 	Lines   []string // of sshd_config, before all others, so that they win
 	After   []string // of sshd_config, after all others: for Match
 	NoSFTP  bool
+
+	// Under is a program that starts the server in its own place, with its
+	// arguments: unshare, say. It must become the server, not wait for it.
+	Under []string
 }
 
 // A Server is an OpenSSH server that runs.
@@ -75,7 +79,7 @@ func Start(tb testing.TB, o Options) *Server {
 	write(tb, filepath.Join(dir, "authorized_keys"), string(ssh.MarshalAuthorizedKey(client)))
 	s.Know(tb)
 	s.configure(tb, o)
-	s.run(tb, program)
+	s.run(tb, append(o.Under, program))
 	return s
 }
 
@@ -193,10 +197,11 @@ func (s *Server) configure(tb testing.TB, o Options) {
 }
 
 // run starts the process and waits until it answers.
-func (s *Server) run(tb testing.TB, program string) {
+func (s *Server) run(tb testing.TB, program []string) {
 	tb.Helper()
 	config := filepath.Join(s.Dir, "sshd_config")
-	s.cmd = exec.Command(program, "-D", "-f", config, "-E", s.log)
+	program = append(program[:len(program):len(program)], "-D", "-f", config, "-E", s.log)
+	s.cmd = exec.Command(program[0], program[1:]...)
 	if err := s.cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
@@ -255,6 +260,9 @@ func (s *Server) CPU() time.Duration {
 	system, _ := strconv.Atoi(fields[14]) // a number, says proc(5)
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
+
+// PID returns the number of the server's process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 // Connections returns the server's processes that each serve one connection.
 func (s *Server) Connections() []int {
