@@ -90,7 +90,7 @@ func (b *bench) measure(ctx context.Context, jobs, files int) error {
 	if err != nil {
 		return err
 	}
-	defer ready.Close()
+	defer func() { _ = ready.Close() }()
 	began = time.Now()
 	if err := daemon.Start(); err != nil {
 		return err

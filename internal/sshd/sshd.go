@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -200,7 +201,7 @@ func (s *Server) configure(tb testing.TB, o Options) {
 func (s *Server) run(tb testing.TB, program []string) {
 	tb.Helper()
 	config := filepath.Join(s.Dir, "sshd_config")
-	program = append(program[:len(program):len(program)], "-D", "-f", config, "-E", s.log)
+	program = append(slices.Clip(program), "-D", "-f", config, "-E", s.log)
 	s.cmd = exec.Command(program[0], program[1:]...)
 	if err := s.cmd.Start(); err != nil {
 		tb.Fatal(err)
