@@ -342,8 +342,7 @@ func (a *attempt) session(n *Node, c Conn) *Session {
 	default:
 		s = s.Sudo(w.job.Sudo)
 	}
-	s.Log = slog.New(slog.NewMultiHandler(w.pool.log().Handler(), a.out.handler())).
-		With("job", s.Job, "run", s.RunID, "node", n.Name)
+	s.Log = slog.New(&taskLog{loom: w.pool.log().Handler(), out: a.out, job: s.Job, run: s.RunID, node: n.Name})
 	return s
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -163,10 +163,18 @@ func (c *conns) close() error {
 // connKey names all about a node that a connection depends on, so that a
 // manifest that was read again shares connections with the one before.
 func connKey(n *Node) string {
-	var key strings.Builder
-	for ; n != nil; n = n.Jump {
-		fmt.Fprintf(&key, "%q %q %d %q %q %q %q %q %d\n", n.Name, n.Address, n.Port, n.User,
-			string(n.Password), n.Identity, string(n.Passphrase), n.Transport, n.MaxSessions)
+	key := make([]byte, 0, 128)
+	text := func(s string) { // with its length, so that texts can't run into each other
+		key = append(strconv.AppendInt(key, int64(len(s)), 10), ':')
+		key = append(key, s...)
 	}
-	return key.String()
+	for ; n != nil; n = n.Jump {
+		for _, s := range [...]string{n.Name, n.Address, n.User, string(n.Password), n.Identity, string(n.Passphrase), n.Transport} {
+			text(s)
+		}
+		key = strconv.AppendInt(key, int64(n.Port), 10)
+		key = strconv.AppendInt(append(key, '/'), int64(n.MaxSessions), 10)
+		key = append(key, '\n')
+	}
+	return string(key)
 }

@@ -2,6 +2,7 @@ package loom
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -140,18 +141,45 @@ func (o *output) close() ([]Line, int64) {
 	return append(append(o.head, marker), o.tail...), o.dropped
 }
 
-// handler returns a log handler that writes to the output.
-func (o *output) handler() slog.Handler {
-	return slog.NewTextHandler(o.writer(Log), &slog.HandlerOptions{
+// A taskLog is the handler of a task's log: what is logged goes to Loom's log,
+// with whose it is, and to the output. Most tasks log nothing, so it does its
+// work when they do.
+type taskLog struct {
+	loom           slog.Handler
+	out            *output
+	job, run, node string
+}
+
+// Enabled reports whether either of the two takes the level.
+func (h *taskLog) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo || h.loom.Enabled(ctx, level)
+}
+
+// Handle gives a record to both.
+func (h *taskLog) Handle(ctx context.Context, r slog.Record) error {
+	return h.both().Handle(ctx, r)
+}
+
+// WithAttrs returns a handler that adds these attributes.
+func (h *taskLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return h.both().WithAttrs(attrs)
+}
+
+// WithGroup returns a handler that opens a group.
+func (h *taskLog) WithGroup(name string) slog.Handler {
+	return h.both().WithGroup(name)
+}
+
+func (h *taskLog) both() slog.Handler {
+	whose := []slog.Attr{slog.String("job", h.job), slog.String("run", h.run), slog.String("node", h.node)}
+	// The events of the output say when and whose it is.
+	text := slog.NewTextHandler(h.out.writer(Log), &slog.HandlerOptions{
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) > 0 {
-				return a
-			}
-			switch a.Key {
-			case slog.TimeKey, "job", "run", "node":
-				return slog.Attr{} // the event says so
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
 			}
 			return a
 		},
 	})
+	return slog.NewMultiHandler(h.loom.WithAttrs(whose), text)
 }

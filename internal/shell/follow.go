@@ -160,7 +160,7 @@ func (f *follower) clean() string {
 // copy passes on what comes after the marker, until the stream ends. If dst
 // fails, the rest is dropped.
 func (s *stream) copy() {
-	buf := make([]byte, 2<<10)
+	buf := make([]byte, 512) // most commands print little
 	for {
 		n, err := s.read(buf)
 		if n > 0 {

@@ -238,12 +238,10 @@ func (r *run) run(ctx context.Context) (Exit, error) {
 // follow waits for the command.
 func (r *run) follow(ctx context.Context) (Exit, error) {
 	f := r.main
-	late := time.NewTimer(startLimit)
-	defer late.Stop()
-	calm := time.NewTimer(quiet)
-	calm.Stop()
-	defer calm.Stop()
-	var long <-chan time.Time // it has run for long enough to be watched
+	// It is to start in time; when it has, to be watched soon; and when it has
+	// ended, its output is to end too.
+	alarm := time.NewTimer(startLimit)
+	defer alarm.Stop()
 	if r.sentry != nil {
 		defer r.sentry.forget(r.nonce)
 	}
@@ -256,33 +254,33 @@ func (r *run) follow(ctx context.Context) (Exit, error) {
 		select {
 		case <-ready:
 			ready = nil
-			late.Stop()
-			if r.sentry != nil {
-				timer := time.NewTimer(sentryDelay)
-				defer timer.Stop()
-				long = timer.C
-			}
-		case <-long:
-			long = nil
-			if pid, group, ok := f.place(); ok {
-				r.sentry.watch(r.nonce, pid, group)
+			switch {
+			case ended == nil:
+			case r.sentry != nil:
+				alarm.Reset(sentryDelay)
+			default:
+				alarm.Stop()
 			}
 		case <-over:
 			over = nil
 		case <-ended:
 			ended = nil
 			seen = f.count()
-			calm.Reset(quiet)
-		case <-calm.C: // only what outlived the command holds its output open
-			if n := f.count(); n != seen {
+			alarm.Reset(quiet)
+		case <-alarm.C:
+			n := f.count()
+			switch pid, group, ok := f.place(); {
+			case ended == nil && n != seen: // what outlived the command prints
 				seen = n
-				calm.Reset(quiet)
-				continue
+				alarm.Reset(quiet)
+			case ended == nil: // it only holds its output open
+				f.p.Close()
+			case ready != nil:
+				f.late = true
+				f.p.Close()
+			case ok:
+				r.sentry.watch(r.nonce, pid, group)
 			}
-			f.p.Close()
-		case <-late.C:
-			f.late = true
-			f.p.Close()
 		case <-watching:
 			watching = nil
 			if r.guardErr != nil {
