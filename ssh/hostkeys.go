@@ -107,6 +107,39 @@ type knownFile struct {
 	modified time.Time
 	size     int64
 	keys     []knownKey
+	plain    map[string][]int // lines whose hosts are mere names, by each of them in lower case
+	others   []int            // lines that have to be asked, one by one
+}
+
+// index sorts the lines, so that a fleet of many nodes does not read all lines
+// for each of them.
+func (f *knownFile) index() {
+	f.plain = map[string][]int{}
+	for i, k := range f.keys {
+		if strings.ContainsAny(k.hosts, "|*?!") {
+			f.others = append(f.others, i)
+			continue
+		}
+		for name := range strings.SplitSeq(strings.ToLower(k.hosts), ",") {
+			f.plain[name] = append(f.plain[name], i)
+		}
+	}
+}
+
+// about returns the lines about a host, in their order.
+func (f *knownFile) about(name string) []knownKey {
+	lines := slices.Clone(f.plain[strings.ToLower(name)])
+	for _, i := range f.others {
+		if f.keys[i].covers(name) {
+			lines = append(lines, i)
+		}
+	}
+	slices.Sort(lines)
+	var found []knownKey
+	for _, i := range slices.Compact(lines) { // a line may name a host twice
+		found = append(found, f.keys[i])
+	}
+	return found
 }
 
 // about returns what the files say about a host.
@@ -115,31 +148,27 @@ func (s *hostKeyStore) about(name string, files []string) ([]knownKey, error) {
 	defer s.mu.Unlock()
 	var found []knownKey
 	for _, file := range files {
-		keys, err := s.read(file)
+		known, err := s.read(file)
 		if err != nil {
 			return nil, err
 		}
-		for _, k := range keys {
-			if k.covers(name) {
-				found = append(found, k)
-			}
-		}
+		found = append(found, known.about(name)...)
 	}
 	return found, nil
 }
 
-// read returns the lines of a file. s.mu is held.
-func (s *hostKeyStore) read(file string) ([]knownKey, error) {
+// read returns what a file says. s.mu is held.
+func (s *hostKeyStore) read(file string) (*knownFile, error) {
 	info, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) || strings.EqualFold(file, "none") || file == os.DevNull {
-		return nil, nil
+		return &knownFile{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read known host keys: %w", err)
 	}
 	have := s.files[file]
 	if have != nil && have.modified.Equal(info.ModTime()) && have.size == info.Size() {
-		return have.keys, nil
+		return have, nil
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -148,8 +177,10 @@ func (s *hostKeyStore) read(file string) ([]knownKey, error) {
 	if s.files == nil {
 		s.files = map[string]*knownFile{}
 	}
-	s.files[file] = &knownFile{info.ModTime(), info.Size(), parseKnownHosts(file, text)}
-	return s.files[file].keys, nil
+	have = &knownFile{modified: info.ModTime(), size: info.Size(), keys: parseKnownHosts(file, text)}
+	have.index()
+	s.files[file] = have
+	return have, nil
 }
 
 // add records a key at the first contact, unless somebody has by now.
@@ -160,12 +191,12 @@ func (s *hostKeyStore) add(t *target, key ssh.PublicKey) (file string, err error
 		return "", errors.New("there is no known_hosts file to record it in")
 	}
 	file = t.userKnown[0]
-	keys, err := s.read(file)
+	known, err := s.read(file)
 	if err != nil {
 		return "", err
 	}
-	for _, k := range keys {
-		if k.covers(t.name) && k.marker == "" {
+	for _, k := range known.about(t.name) {
+		if k.marker == "" {
 			if bytes.Equal(k.key.Marshal(), key.Marshal()) {
 				return file, nil
 			}

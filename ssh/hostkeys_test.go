@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -225,14 +226,54 @@ func FuzzKnownHosts(f *testing.F) {
 		}
 		addr := net.JoinHostPort(host, fmt.Sprint(port))
 		want := check(addr, &net.TCPAddr{}, key) == nil
-		got := false
-		for _, k := range parseKnownHosts(file, []byte(text)) {
-			got = got || k.covers(hostKeyName(host, port)) && bytes.Equal(k.key.Marshal(), key.Marshal())
+		var store hostKeyStore
+		found, err := store.about(hostKeyName(host, port), []string{file})
+		if err != nil {
+			t.Fatal(err)
 		}
+		var lines []knownKey
+		for _, k := range parseKnownHosts(file, []byte(text)) {
+			if k.covers(hostKeyName(host, port)) {
+				lines = append(lines, k)
+			}
+		}
+		if len(found) != len(lines) {
+			t.Errorf("%q: the index finds %d lines about %s port %d, there are %d", hosts, len(found), host, port, len(lines))
+		}
+		got := slices.ContainsFunc(found, func(k knownKey) bool { return bytes.Equal(k.key.Marshal(), key.Marshal()) })
 		if got != want && !strings.ContainsAny(hosts, "*?") { // it matches ports apart from hosts
 			t.Errorf("%q covers %s port %d: %v, the library says %v", hosts, host, port, got, want)
 		}
 	})
+}
+
+// What is known about one host of a large fleet.
+func BenchmarkKnownHosts(b *testing.B) {
+	key, err := ssh.ParsePublicKey(fixedKey)
+	if err != nil {
+		b.Fatal(err)
+	}
+	name := func(i int) string { return hostKeyName(fmt.Sprintf("node%05d", i), 2200) }
+	for _, kind := range []string{"plain", "hashed"} {
+		b.Run(kind, func(b *testing.B) {
+			var text strings.Builder
+			for i := range 10_000 {
+				line := knownHostsLine(name(i), key)
+				if kind == "hashed" {
+					line = strings.Replace(line, name(i), knownhosts.HashHostname(name(i)), 1)
+				}
+				text.WriteString(line + "\n")
+			}
+			file := write(b, b.TempDir()+"/known", text.String())
+			var store hostKeyStore
+			b.ReportAllocs()
+			for b.Loop() {
+				if found, err := store.about(name(4711), []string{file}); err != nil || len(found) != 1 {
+					b.Fatal(len(found), err)
+				}
+			}
+		})
+	}
 }
 
 func ascii(s string) bool {

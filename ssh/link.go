@@ -21,6 +21,7 @@ type link struct {
 	wire *wire
 	ssh  ssh.Conn
 	via  *hop // the jump host it goes through
+	pace *pacer
 
 	freed func() // called when a channel was dropped, if not nil
 
@@ -163,7 +164,7 @@ func (d *Dialer) handshake(ctx context.Context, t *target, raw net.Conn) (*link,
 	w.head, w.full = nil, true
 	w.mu.Unlock()
 
-	l := &link{t: t, wire: w, ssh: conn, dead: make(chan struct{}), limit: t.maxSessions}
+	l := &link{t: t, wire: w, ssh: conn, dead: make(chan struct{}), limit: t.maxSessions, pace: &d.pace}
 	l.sentry.Start, l.sentry.Go = l.startSentry, l.spawn
 	l.calm = time.AfterFunc(time.Hour, l.heat)
 	l.calm.Stop()
@@ -380,9 +381,10 @@ func (l *link) adopt(ch *channel) (*process, error) {
 }
 
 // heatDelay is how long nothing must have run before a shell is started for the
-// next command. Work in quick succession, and programs that do one thing and
-// end, are not to pay for shells that nobody uses.
-const heatDelay = 20 * time.Millisecond
+// next command, and while connections are being made anywhere, it waits on. Work
+// in quick succession, and programs that do one thing on many nodes and end, are
+// not to pay for shells that nobody uses.
+const heatDelay = 500 * time.Millisecond
 
 // heat starts a shell in the channel that was opened ahead, so that the next
 // command need not wait for the login shell and its start-up files, and the
@@ -391,6 +393,10 @@ func (l *link) heat() {
 	l.spawn(func() {
 		l.mu.Lock()
 		c, busy, crowded := l.spare, l.open > 0, l.crowded()
+		if !busy && l.pace.busy() {
+			busy = true
+			l.calm.Reset(jitter(heatDelay))
+		}
 		l.mu.Unlock()
 		if busy {
 			return

@@ -62,6 +62,13 @@ func (p *pacer) enter(ctx context.Context, host string) (leave func(), err error
 	}, nil
 }
 
+// busy reports whether connections are being made.
+func (p *pacer) busy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.hosts) > 0
+}
+
 // handshake waits until another handshake may be computed, with a server that
 // has said something.
 func (p *pacer) handshake(ctx context.Context) (leave func(), err error) {
