@@ -380,11 +380,10 @@ func (l *link) adopt(ch *channel) (*process, error) {
 	return p, nil
 }
 
-// heatDelay is how long nothing must have run before a shell is started for the
-// next command, and while connections are being made anywhere, it waits on. Work
-// in quick succession, and programs that do one thing on many nodes and end, are
-// not to pay for shells that nobody uses.
-const heatDelay = 500 * time.Millisecond
+// heatDelay is how long nothing must have been begun, on any node, before shells
+// are started for the next commands. Work in quick succession, and programs that
+// do one thing on many nodes and end, are not to pay for shells that nobody uses.
+const heatDelay = 300 * time.Millisecond
 
 // heat starts a shell in the channel that was opened ahead, so that the next
 // command need not wait for the login shell and its start-up files, and the
@@ -393,9 +392,9 @@ func (l *link) heat() {
 	l.spawn(func() {
 		l.mu.Lock()
 		c, busy, crowded := l.spare, l.open > 0, l.crowded()
-		if !busy && l.pace.busy() {
+		if calm := l.pace.calm(); !busy && calm < heatDelay {
 			busy = true
-			l.calm.Reset(jitter(heatDelay))
+			l.calm.Reset(heatDelay - calm)
 		}
 		l.mu.Unlock()
 		if busy {
@@ -492,6 +491,7 @@ func (l *link) room() bool {
 // take returns a channel in which the program that line names can be started, or
 // was. It is counted as open until drop is called.
 func (l *link) take(line string) (*channel, error) {
+	l.pace.stir()
 	l.mu.Lock()
 	l.calm.Stop()
 	c, wanted := l.spare, l.opening

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,8 @@ type pacer struct {
 	mu    sync.Mutex
 	all   gate
 	hosts map[string]*gate
+
+	stirred atomic.Int64 // when something was begun, in nanoseconds
 }
 
 // A gate lets so many through at once.
@@ -62,11 +65,18 @@ func (p *pacer) enter(ctx context.Context, host string) (leave func(), err error
 	}, nil
 }
 
-// busy reports whether connections are being made.
-func (p *pacer) busy() bool {
+// stir notes that something was begun on some node.
+func (p *pacer) stir() { p.stirred.Store(time.Now().UnixNano()) }
+
+// calm returns for how long nothing was begun on any node. It is 0 while
+// connections are being made.
+func (p *pacer) calm() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.hosts) > 0
+	if len(p.hosts) > 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, p.stirred.Load()))
 }
 
 // handshake waits until another handshake may be computed, with a server that

@@ -272,9 +272,11 @@ func (f *fleet) settle(ctx context.Context, n int) error {
 	}
 }
 
-// calm waits until the servers' processes have been the same number for a while.
+// calm waits until the servers' processes have been the same number for half a
+// second: what Loom starts ahead of need, it starts when all has been calm for a
+// while, and it is to be counted as its own.
 func (f *fleet) calm(ctx context.Context) error {
-	for last, same := -1, 0; same < 5; same++ {
+	for last, same := -1, 0; same < 25; same++ {
 		if n := f.group.count(); n != last {
 			last, same = n, 0
 		}
