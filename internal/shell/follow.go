@@ -49,7 +49,7 @@ type stream struct {
 
 // launch starts a shell, as the command's user, and has it run the script that
 // write returns. If quiet is true, its standard error has no marker.
-func (r *run) launch(ctx context.Context, nonce string, write func(Process) string, stdout, stderr io.Writer, quiet bool) (*follower, error) {
+func (r *run) launch(ctx context.Context, nonce string, write func(Process) []byte, stdout, stderr io.Writer, quiet bool) (*follower, error) {
 	line := Line
 	asks := r.c.User != "" && r.c.Password != ""
 	if r.c.User != "" && !asks {
@@ -73,19 +73,19 @@ func (r *run) launch(ctx context.Context, nonce string, write func(Process) stri
 		f.err.mu = f.out.mu
 	}
 	if asks {
-		f.err.heard = f.dialogue(nonce, text, r.c.Password)
-		text = askingSudo(nonce, r.c.User)
+		f.err.heard = f.dialogue(nonce, string(text), r.c.Password)
+		text = []byte(askingSudo(nonce, r.c.User))
 	}
 	go f.copy(&f.out)
 	go f.copy(&f.err)
-	_, _ = io.WriteString(p, text) // if it does not arrive, no marker comes
+	_, _ = p.Write(text) // if it does not arrive, no marker comes
 	return f, nil
 }
 
 // guarding launches a watcher.
 func (r *run) guarding(ctx context.Context, nonce, text string) (*follower, error) {
 	said := new(bytes.Buffer)
-	f, err := r.launch(ctx, nonce, func(Process) string { return text }, &limited{said, saidLimit}, nil, false)
+	f, err := r.launch(ctx, nonce, func(Process) []byte { return []byte(text) }, &limited{said, saidLimit}, nil, false)
 	if err == nil {
 		f.said = said
 	}

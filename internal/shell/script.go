@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -45,6 +46,9 @@ if S $p;then t=$T;S self;[ "$t" -le "$T" ]||exit;fi
 L
 `
 
+// quotedWatcher is a watcher's text as one word.
+var quotedWatcher = Quote(ladder + watch) //nolint:gochecknoglobals // a constant, but for the quoting
+
 // finish ends p and all that belongs to it at once.
 const finish = `m=1
 kill -0 $p&&L
@@ -68,12 +72,19 @@ type script struct {
 	quiet   bool // nothing comes before the marker on standard error, so none is needed
 }
 
-// text returns the whole script. It is a function and its call: a shell that
+// text returns the whole script, as bytes does.
+func (s script) text() string { return string(s.bytes()) }
+
+// bytes returns the whole script. It is a function and its call: a shell that
 // gets only a part of it runs nothing.
-func (s script) text() string {
-	var b strings.Builder
+func (s script) bytes() []byte {
+	var b bytes.Buffer
 	c := s.c
-	b.Grow(len(c.Text) + len(ladder) + 512)
+	size := len(c.Text) + 384
+	if !s.watched && !s.feeds {
+		size += len(quotedWatcher)
+	}
+	b.Grow(size)
 	b.WriteString("_loom(){\ng=$$\n")
 	if s.sudo {
 		b.WriteString(`read -r x </proc/$$/stat 2>/dev/null&&set -- ${x##*) }&&g=$3;set --` + "\n")
@@ -85,7 +96,9 @@ func (s script) text() string {
 	default:
 		// Two forks, so that the shell does not know the watcher and a "wait" in
 		// the command does not wait for it.
-		b.WriteString("exec 3<&0 </dev/null\n((p=$$ n=" + s.nonce + "\neval " + Quote(ladder+watch) + ") <&3 3<&- >/dev/null 2>&1 &)\nexec 3<&-\n")
+		b.WriteString("exec 3<&0 </dev/null\n((p=$$ n=" + s.nonce + "\neval ")
+		b.WriteString(quotedWatcher)
+		b.WriteString(") <&3 3<&- >/dev/null 2>&1 &)\nexec 3<&-\n")
 	}
 	if !s.quiet {
 		b.WriteString("echo " + mark(s.nonce) + " >&2;")
@@ -108,7 +121,7 @@ func (s script) text() string {
 		b.WriteString("eval " + Quote(c.Text))
 	}
 	b.WriteString("\n}\n_loom;exit\n")
-	return b.String()
+	return b.Bytes()
 }
 
 // mark is what the shell prints when it has read all of its script.

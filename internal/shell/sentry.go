@@ -196,7 +196,7 @@ func (s *Sentry) stand(wake chan struct{}) {
 func (s *Sentry) serve(wake chan struct{}) error {
 	nonce := newNonce()
 	r := &run{start: s.Start, c: new(Command)}
-	f, err := r.launch(context.Background(), nonce, func(Process) string { return sentryText(nonce) }, &answers{s: s}, nil, false)
+	f, err := r.launch(context.Background(), nonce, func(Process) []byte { return []byte(sentryText(nonce)) }, &answers{s: s}, nil, false)
 	if err != nil {
 		return err
 	}

@@ -206,12 +206,12 @@ type run struct {
 func (r *run) run(ctx context.Context) (Exit, error) {
 	s := script{c: r.c, nonce: r.nonce, feeds: r.c.Stdin != nil, sudo: r.c.User != ""}
 	s.quiet = r.c.User == "" && r.c.Peer != nil && r.c.Peer.quiet.Load()
-	main, err := r.launch(ctx, r.nonce, func(p Process) string {
+	main, err := r.launch(ctx, r.nonce, func(p Process) []byte {
 		if w, ok := p.(Watched); ok && !s.feeds && !s.sudo {
 			r.sentry = w.Sentry()
 		}
 		s.watched = r.sentry != nil
-		return s.text()
+		return s.bytes()
 	}, r.c.Stdout, r.c.Stderr, s.quiet)
 	if err != nil {
 		return Exit{}, err
