@@ -52,7 +52,14 @@ func (r *ManifestReader) assemble(ctx context.Context, main string) *assembly {
 			return a
 		}
 	}
-	return r.assembleOnce(ctx, main) // it never rests: take it as it is
+	a := r.assembleOnce(ctx, main)
+	if a.disk.changed() && r.last != nil {
+		// It never rests. What was read may be part old and part new, so what was
+		// there before stays until it does.
+		a.baseProblems = append(a.baseProblems, &ManifestError{File: main,
+			Err: errors.New("the files keep changing while they are read; they will be read again")})
+	}
+	return a
 }
 
 func (r *ManifestReader) assembleOnce(ctx context.Context, main string) *assembly {

@@ -36,6 +36,8 @@ const maxDirs = 32
 type disk struct {
 	texts  map[string][]byte
 	stamps map[string]stamp  // of files that were read
+	trails map[string]string // the links that led to them
+	ways   ways
 	dirs   map[string]string // their entries when they were listed
 	seen   map[string]bool   // all that was looked at
 }
@@ -53,7 +55,7 @@ func (s stamp) same(info fs.FileInfo) bool {
 }
 
 func newDisk() *disk {
-	return &disk{texts: map[string][]byte{}, stamps: map[string]stamp{}, dirs: map[string]string{}, seen: map[string]bool{}}
+	return &disk{texts: map[string][]byte{}, stamps: map[string]stamp{}, trails: map[string]string{}, ways: ways{}, dirs: map[string]string{}, seen: map[string]bool{}}
 }
 
 // read returns what is in a regular file of ours, once. It never blocks on
@@ -63,6 +65,7 @@ func (d *disk) read(name string) ([]byte, error) {
 		return text, nil
 	}
 	d.seen[name] = true
+	d.trails[name] = d.ways.trail(name)
 	info, err := os.Stat(name)
 	d.stamps[name] = stamp{info}
 	if err != nil {
@@ -205,6 +208,12 @@ func entryNames(entries []fs.DirEntry) string {
 // changed reports whether anything that was read is another now, so that what
 // was read may be part old and part new.
 func (d *disk) changed() bool {
+	now := ways{}
+	for name, trail := range d.trails {
+		if now.trail(name) != trail {
+			return true
+		}
+	}
 	for name, s := range d.stamps {
 		info, err := os.Stat(name)
 		if err != nil {
@@ -221,6 +230,50 @@ func (d *disk) changed() bool {
 		}
 	}
 	return false
+}
+
+// ways remembers where directories are and which links led there.
+type ways map[string]way
+
+type way struct{ real, trail string }
+
+// trail names the symbolic links that lead to a file, and when each was made. A
+// directory that is swapped behind a link, and swapped back, has another trail:
+// what was read before and after is not from one set of files.
+func (w ways) trail(name string) string { return w.follow(absolute(name), 0).trail }
+
+// follow follows the links of an absolute path.
+func (w ways) follow(path string, depth int) way {
+	const deepest = 40 // as deep as Linux goes
+	dir, base := filepath.Split(path)
+	if base == "" || depth > deepest {
+		return way{real: path}
+	}
+	dir = filepath.Clean(dir)
+	above, ok := w[dir]
+	if !ok {
+		above = w.follow(dir, depth)
+		w[dir] = above
+	}
+	here := way{real: filepath.Join(above.real, base), trail: above.trail}
+	info, err := os.Lstat(here.real)
+	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		return here
+	}
+	target, err := os.Readlink(here.real)
+	if err != nil {
+		return here
+	}
+	var inode uint64
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		inode = stat.Ino
+	}
+	here.trail += fmt.Sprintf("%s %d %d %s\n", here.real, inode, info.ModTime().UnixNano(), target)
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(above.real, target)
+	}
+	there := w.follow(filepath.Clean(target), depth+1)
+	return way{real: there.real, trail: here.trail + there.trail}
 }
 
 // files returns all that was looked at, absolute and sorted, and where links

@@ -558,7 +558,12 @@ func TestSwaps(t *testing.T) {
 		for _, j := range n.Manifest.Jobs {
 			jobs[j.Name] = j.Description
 		}
-		if len(n.Problems) > 0 || jobs["first"] == "" || jobs["first"] != jobs["second"] {
+		for _, p := range n.Problems { // that they do not rest may be said, and what was there before stays
+			if !strings.Contains(p.Error(), "keep changing") {
+				t.Error(p)
+			}
+		}
+		if jobs["first"] == "" || jobs["first"] != jobs["second"] {
 			t.Fatalf("a mix: %v, problems %v", jobs, n.Problems)
 		}
 		if _, ok := jobs["last"]; ok {
