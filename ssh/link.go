@@ -85,6 +85,7 @@ type wire struct {
 	net.Conn
 	heard atomic.Int64 // when, in nanoseconds
 	admit func() error // called once, when something has come and before it is passed on
+	ended atomic.Bool  // nothing more will be read
 
 	mu   sync.Mutex
 	head []byte
@@ -93,6 +94,9 @@ type wire struct {
 
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
+	if err != nil {
+		w.ended.Store(true) // before the library knows, so that it does not ask for what nobody will answer
+	}
 	if n > 0 {
 		w.heard.Store(time.Now().UnixNano())
 		if w.mu.Lock(); !w.full {
@@ -108,6 +112,14 @@ func (w *wire) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// Write writes, unless nobody would read the answer.
+func (w *wire) Write(p []byte) (int, error) {
+	if w.ended.Load() {
+		return 0, net.ErrClosed
+	}
+	return w.Conn.Write(p)
 }
 
 // first returns what the other side said first.
@@ -449,9 +461,9 @@ func (l *link) session() (*channel, error) {
 	timer := time.AfterFunc(3*l.t.connect, func() { l.fail(errors.New("it did not answer a request for a session")) })
 	defer timer.Stop()
 	for wait := 5 * time.Millisecond; ; wait *= 2 {
-		c, requests, err := l.ssh.OpenChannel("session", nil)
+		c, err := l.openChannel()
 		if err == nil {
-			return &channel{Channel: c, requests: requests}, nil
+			return c, nil
 		}
 		// A server may still count one that it has just closed.
 		if refused := (*ssh.OpenChannelError)(nil); !errors.As(err, &refused) || wait > 100*time.Millisecond || !l.justClosed() {
@@ -465,6 +477,28 @@ func (l *link) session() (*channel, error) {
 			return nil, l.why
 		}
 	}
+}
+
+// openChannel opens a channel. The library waits for ever if the connection ends
+// at the moment at which it is asked, so it is left behind then.
+func (l *link) openChannel() (*channel, error) {
+	answer := make(chan opened, 1)
+	go func() {
+		c, requests, err := l.ssh.OpenChannel("session", nil)
+		answer <- opened{&channel{Channel: c, requests: requests}, err}
+	}()
+	select {
+	case o := <-answer:
+		return o.channel, o.err
+	case <-l.dead:
+	}
+	late := time.NewTimer(time.Second)
+	defer late.Stop()
+	select {
+	case <-answer:
+	case <-late.C:
+	}
+	return nil, l.why
 }
 
 // justClosed reports whether a channel was closed a moment ago, or none is open.

@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -65,6 +66,22 @@ func rested(t *testing.T, c loom.Conn) {
 	// What the server says when it takes the request has come when it has
 	// answered another.
 	_, _ = l.spare.SendRequest("keepalive@openssh.com", true, nil)
+}
+
+// Once nothing more can be read, nothing is asked any more: the library would wait
+// for ever for an answer to a request that it sends at that moment.
+func TestNothingIsAskedOfADeadConnection(t *testing.T) {
+	t.Parallel()
+	ours, theirs := net.Pipe()
+	defer func() { _ = ours.Close() }()
+	w := &wire{Conn: ours}
+	_ = theirs.Close()
+	if _, err := w.Read(make([]byte, 1)); err == nil {
+		t.Fatal("read from a closed connection")
+	}
+	if _, err := w.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write = %v, want net.ErrClosed", err)
+	}
 }
 
 // A gated is a connection that passes nothing to us while it is held.

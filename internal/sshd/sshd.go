@@ -72,16 +72,22 @@ func Start(tb testing.TB, o Options) *Server {
 	if s.Address == "" {
 		s.Address = "127.0.0.1"
 	}
-	if s.Port == 0 {
-		s.Port = freePort(tb, s.Address)
-	}
 	s.HostKey = NewKey(tb, filepath.Join(dir, "host"))
 	client := NewKey(tb, s.Identity)
 	write(tb, filepath.Join(dir, "authorized_keys"), string(ssh.MarshalAuthorizedKey(client)))
-	s.Know(tb)
-	s.configure(tb, o)
-	s.run(tb, append(o.Under, program))
-	return s
+	for tries := 0; ; tries++ {
+		if o.Port == 0 {
+			s.Port = freePort(tb, s.Address)
+		}
+		s.Know(tb)
+		s.configure(tb, o)
+		if s.run(tb, append(o.Under, program)) {
+			return s
+		}
+		if o.Port != 0 || tries == 20 {
+			tb.Fatalf("port %d is taken", s.Port)
+		}
+	}
 }
 
 // find returns the path of a program, or ends the test.
@@ -197,8 +203,9 @@ func (s *Server) configure(tb testing.TB, o Options) {
 	}
 }
 
-// run starts the process and waits until it answers.
-func (s *Server) run(tb testing.TB, program []string) {
+// run starts the process and waits until it listens. It returns false if another
+// one took the port first.
+func (s *Server) run(tb testing.TB, program []string) bool {
 	tb.Helper()
 	config := filepath.Join(s.Dir, "sshd_config")
 	program = append(slices.Clip(program), "-D", "-f", config, "-E", s.log)
@@ -221,15 +228,19 @@ func (s *Server) run(tb testing.TB, program []string) {
 	for range tick.C {
 		select {
 		case <-ended:
-			tb.Fatalf("sshd ended: %v\n%s", failure, s.Log())
+			log := s.Log()
+			if !strings.Contains(log, "already in use") {
+				tb.Fatalf("sshd ended: %v\n%s", failure, log)
+			}
+			_ = os.Remove(s.log)
+			return false
 		default:
 		}
-		conn, err := net.Dial("tcp", s.Addr())
-		if err == nil {
-			_ = conn.Close()
-			return
+		if strings.Contains(s.Log(), "Server listening on") { // what answers at the port might be another
+			return true
 		}
 	}
+	return false
 }
 
 // Addr returns the server's address and port.
