@@ -182,7 +182,7 @@ func (x *execution) explain(ctx context.Context, err error) error {
 func (x *execution) lost(err error) error {
 	if !x.link.alive() {
 		err = x.link.why
-		if x.link.via != nil && !x.link.via.link.alive() {
+		if x.link.via != nil && x.link.via.link.dying() {
 			err = fmt.Errorf("the jump host %s is gone: %w", x.link.via.link.t, x.link.via.link.why)
 		}
 		err = fmt.Errorf("the connection was lost while the command ran: %w", err)

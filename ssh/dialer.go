@@ -169,13 +169,21 @@ func (d *Dialer) connect(ctx context.Context, t *target) (*link, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, t.connect, fmt.Errorf("%w (%v)", errConnectTimeout, t.connect))
 	defer cancel()
 
-	wait := 100 * time.Millisecond
+	wait, again := 100*time.Millisecond, false
 	for {
 		l, err := d.attempt(ctx, t, via)
 		d.note(t, err)
 		if err == nil {
 			l.via = via
 			return l, nil
+		}
+		if via != nil && !via.link.alive() && !again { // it had died before we came, and nobody knew
+			d.leave(via)
+			if via, err = d.hop(ctx, t); err != nil {
+				return nil, err
+			}
+			again = true
+			continue
 		}
 		if e := (*Error)(nil); !errors.As(err, &e) || e.Class != ClassReset || !sleep(ctx, jitter(wait)) {
 			d.leave(via)

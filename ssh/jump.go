@@ -111,41 +111,33 @@ func (d *Dialer) leave(h *hop) {
 
 // tunnel opens a connection to t from the jump host l.
 func (l *link) tunnel(ctx context.Context, t *target) (net.Conn, error) {
-	type result struct {
-		ch       ssh.Channel
-		requests <-chan *ssh.Request
-		err      error
+	c, err := l.openChannel(ctx, "direct-tcpip", ssh.Marshal(struct {
+		Host       string
+		Port       uint32
+		Origin     string
+		OriginPort uint32
+	}{t.host, uint32(t.port), "127.0.0.1", 0}))
+	switch {
+	case err == nil && l.spawn(func() { ssh.DiscardRequests(c.requests) }):
+		return &tunnel{c, l}, nil
+	case !l.alive():
+		return nil, t.fail(ClassJump, fmt.Errorf("the jump host %s is gone: %w", l.t, l.why))
+	case ctx.Err() != nil:
+		return nil, err
 	}
-	got := make(chan result, 1)
-	l.wg.Go(func() {
-		msg := ssh.Marshal(struct {
-			Host       string
-			Port       uint32
-			Origin     string
-			OriginPort uint32
-		}{t.host, uint32(t.port), "127.0.0.1", 0})
-		ch, requests, err := l.ssh.OpenChannel("direct-tcpip", msg)
-		got <- result{ch, requests, err}
-	})
+	return nil, t.fail(ClassRefused, fmt.Errorf("the jump host %s could not connect to it: %w", l.t, err))
+}
+
+// dying reports whether a jump host is gone, when what went through it is: that is
+// noticed a moment earlier.
+func (l *link) dying() bool {
+	moment := time.NewTimer(100 * time.Millisecond)
+	defer moment.Stop()
 	select {
-	case r := <-got:
-		if r.err != nil {
-			e := t.fail(ClassRefused, fmt.Errorf("the jump host %s could not connect to it: %w", l.t, r.err))
-			if !l.alive() {
-				e.Class, e.Err = ClassJump, fmt.Errorf("the jump host %s is gone: %w", l.t, l.why)
-			}
-			return nil, e
-		}
-		l.wg.Go(func() { ssh.DiscardRequests(r.requests) })
-		return &tunnel{r.ch, l}, nil
-	case <-ctx.Done():
-		l.wg.Go(func() {
-			if r := <-got; r.err == nil { // too late
-				_ = r.ch.Close()
-				ssh.DiscardRequests(r.requests)
-			}
-		})
-		return nil, context.Cause(ctx)
+	case <-l.dead:
+		return true
+	case <-moment.C:
+		return false
 	}
 }
 

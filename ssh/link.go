@@ -85,7 +85,6 @@ type wire struct {
 	net.Conn
 	heard atomic.Int64 // when, in nanoseconds
 	admit func() error // called once, when something has come and before it is passed on
-	ended atomic.Bool  // nothing more will be read
 
 	mu   sync.Mutex
 	head []byte
@@ -94,9 +93,6 @@ type wire struct {
 
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
-	if err != nil {
-		w.ended.Store(true) // before the library knows, so that it does not ask for what nobody will answer
-	}
 	if n > 0 {
 		w.heard.Store(time.Now().UnixNano())
 		if w.mu.Lock(); !w.full {
@@ -112,14 +108,6 @@ func (w *wire) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// Write writes, unless nobody would read the answer.
-func (w *wire) Write(p []byte) (int, error) {
-	if w.ended.Load() {
-		return 0, net.ErrClosed
-	}
-	return w.Conn.Write(p)
 }
 
 // first returns what the other side said first.
@@ -461,7 +449,7 @@ func (l *link) session() (*channel, error) {
 	timer := time.AfterFunc(3*l.t.connect, func() { l.fail(errors.New("it did not answer a request for a session")) })
 	defer timer.Stop()
 	for wait := 5 * time.Millisecond; ; wait *= 2 {
-		c, err := l.openChannel()
+		c, err := l.openChannel(context.Background(), "session", nil)
 		if err == nil {
 			return c, nil
 		}
@@ -479,17 +467,38 @@ func (l *link) session() (*channel, error) {
 	}
 }
 
-// openChannel opens a channel. The library waits for ever if the connection ends
-// at the moment at which it is asked, so it is left behind then.
-func (l *link) openChannel() (*channel, error) {
+// openChannel opens a channel of a kind. It returns when the link dies at the
+// latest: the library would wait for ever for a channel that is asked for at the
+// moment at which the connection ends (its mux has then closed all channels that
+// it knows, and the first write that fails is not reported), so it is left behind.
+func (l *link) openChannel(ctx context.Context, kind string, data []byte) (*channel, error) {
 	answer := make(chan opened, 1)
 	go func() {
-		c, requests, err := l.ssh.OpenChannel("session", nil)
+		c, requests, err := l.ssh.OpenChannel(kind, data)
 		answer <- opened{&channel{Channel: c, requests: requests}, err}
 	}()
 	select {
 	case o := <-answer:
 		return o.channel, o.err
+	case <-l.dead:
+		l.discard(answer)
+		return nil, l.why
+	case <-ctx.Done():
+		l.spawn(func() { l.discard(answer) })
+		return nil, context.Cause(ctx)
+	}
+}
+
+// discard closes a channel that comes too late. On a dead link it comes at once,
+// or never.
+func (l *link) discard(answer <-chan opened) {
+	select {
+	case o := <-answer:
+		if o.err == nil {
+			_ = o.channel.Close() // an error means that it is closed
+			ssh.DiscardRequests(o.channel.requests)
+		}
+		return
 	case <-l.dead:
 	}
 	late := time.NewTimer(time.Second)
@@ -498,7 +507,6 @@ func (l *link) openChannel() (*channel, error) {
 	case <-answer:
 	case <-late.C:
 	}
-	return nil, l.why
 }
 
 // justClosed reports whether a channel was closed a moment ago, or none is open.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/internal/sshd"
+	"golang.org/x/crypto/ssh"
 )
 
 // A command on a connection that has rested for a moment costs one round trip:
@@ -68,20 +69,45 @@ func rested(t *testing.T, c loom.Conn) {
 	_, _ = l.spare.SendRequest("keepalive@openssh.com", true, nil)
 }
 
-// Once nothing more can be read, nothing is asked any more: the library would wait
-// for ever for an answer to a request that it sends at that moment.
-func TestNothingIsAskedOfADeadConnection(t *testing.T) {
+// A connection that ends at the moment at which a channel is asked for holds
+// nobody up: neither who asked, nor who closes it.
+func TestChannelOfDyingConnection(t *testing.T) {
 	t.Parallel()
-	ours, theirs := net.Pipe()
-	defer func() { _ = ours.Close() }()
-	w := &wire{Conn: ours}
-	_ = theirs.Close()
-	if _, err := w.Read(make([]byte, 1)); err == nil {
-		t.Fatal("read from a closed connection")
-	}
-	if _, err := w.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Write = %v, want net.ErrClosed", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		ours, _ := net.Pipe()
+		deaf := &deaf{asked: make(chan struct{}), end: make(chan struct{})}
+		defer close(deaf.end)
+		l := &link{t: &target{host: "a"}, wire: &wire{Conn: ours}, ssh: deaf, dead: make(chan struct{}), calm: time.NewTimer(time.Hour)}
+		l.wg.Go(func() {
+			_, err := l.tunnel(t.Context(), &target{host: "b"})
+			if e := (*Error)(nil); !errors.As(err, &e) || e.Class != ClassJump {
+				t.Errorf("tunnel: %v, want that the jump host is gone", err)
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		l.wg.Go(func() {
+			if _, err := l.openChannel(ctx, "session", nil); !errors.Is(err, context.Canceled) {
+				t.Errorf("openChannel: %v, want that it was canceled", err)
+			}
+		})
+		<-deaf.asked
+		<-deaf.asked
+		cancel()
+		synctest.Wait()
+		_ = l.close()
+	})
+}
+
+// A deaf never answers, as the library when its connection has just ended.
+type deaf struct {
+	ssh.Conn
+	asked, end chan struct{}
+}
+
+func (d *deaf) OpenChannel(string, []byte) (ssh.Channel, <-chan *ssh.Request, error) {
+	d.asked <- struct{}{}
+	<-d.end
+	return nil, nil, errClosed
 }
 
 // A gated is a connection that passes nothing to us while it is held.
