@@ -33,6 +33,7 @@ type Program struct {
 	Name   string // as users call it
 	Tasks  *loom.Registry
 	Dialer loom.Dialer
+	Stores Stores
 
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer

@@ -29,9 +29,16 @@ type Options struct {
 	// configuration says, each time that is read.
 	Dialer loom.Dialer
 
+	// Stores are the kinds of memory that the configuration can choose from. A
+	// daemon without any remembers nothing once it ends.
+	Stores Stores
+
 	// Name is what users call the program; "": as it was started.
 	Name string
 }
+
+// Stores are kinds of store by name; see [cli.Stores].
+type Stores = cli.Stores
 
 // Main is the main function of a loomd: it does what the arguments say, and
 // ends the process with the exit status that cli documents.
@@ -64,7 +71,7 @@ func run(ctx context.Context, proc *process, o Options, args []string, stdin io.
 	if o.Tasks == nil {
 		o.Tasks = new(loom.Registry)
 	}
-	p := &cli.Program{Name: o.Name, Tasks: o.Tasks, Dialer: o.Dialer, Stdin: stdin, Stdout: stdout, Stderr: stderr}
+	p := &cli.Program{Name: o.Name, Tasks: o.Tasks, Dialer: o.Dialer, Stores: o.Stores, Stdin: stdin, Stdout: stdout, Stderr: stderr}
 	root := p.Command()
 	addServe(root, p, proc)
 	root.AddCommand(demoCommand(p, proc))

@@ -7,6 +7,7 @@ package main
 import (
 	"github.com/dustinlacewell/loom/daemon"
 	"github.com/dustinlacewell/loom/ssh"
+	"github.com/dustinlacewell/loom/store/sqlite"
 	"github.com/dustinlacewell/loom/tasks"
 )
 
@@ -14,5 +15,6 @@ func main() {
 	daemon.Main(daemon.Options{
 		Tasks:  tasks.Registry(), // registry.Add("acme.deploy", Deploy{}) adds one of yours
 		Dialer: &ssh.Dialer{},
+		Stores: daemon.Stores{"sqlite": sqlite.Open},
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/daemon"
 	"github.com/dustinlacewell/loom/ssh"
+	"github.com/dustinlacewell/loom/store/sqlite"
 	"github.com/dustinlacewell/loom/tasks"
 )
 
@@ -26,6 +27,7 @@ func main() {
 		Name:   "acmed",
 		Tasks:  registry,
 		Dialer: &ssh.Dialer{},
+		Stores: daemon.Stores{"sqlite": sqlite.Open},
 	})
 }
 
