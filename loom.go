@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/dustinlacewell/loom/internal/overlap"
 )
 
 // A Status says how something stands or ended.
@@ -150,7 +152,7 @@ var (
 
 	// ErrBusy means that an earlier run of the job is still going, and that the
 	// job's overlap policy doesn't let another one start.
-	ErrBusy = errors.New("an earlier run is still going")
+	ErrBusy = errors.New(overlap.Busy)
 
 	// ErrNotFound means that there is no such job, node or run.
 	ErrNotFound = errors.New("not found")

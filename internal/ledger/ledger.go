@@ -1,12 +1,10 @@
 // Package ledger has the rules that all stores share, as functions of values:
-// which firings make sense, whether a run may start beside others, and what a
-// batch of events means for each node.
+// which firings make sense, and what a batch of events means for each node.
 package ledger
 
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/dustinlacewell/loom"
@@ -75,71 +73,6 @@ func Asked(a loom.Action) string {
 		why += ": " + a.Why
 	}
 	return why
-}
-
-// A Going is a run that has not ended.
-type Going struct {
-	loom.Run
-	Epoch int64    // of the last claim; 0: never begun
-	Nodes []string // where it is at work, or the first of them
-	More  int      // how many it is at work on besides
-}
-
-// A Verdict is what overlap policy says of a new run.
-type Verdict struct {
-	Refused    string  // why it does not start; "": it does
-	Solo       bool    // it may not run beside others of its job
-	Wait       bool    // not before the others have ended
-	Cancel     []Going // must end
-	Superseded []Going // never begin
-	Cause      string  // why those must
-}
-
-// Admit judges whether a run may start beside those of its job that have not
-// ended, oldest first.
-//
-// What is made up for waits its turn, however many do.
-func Admit(policy loom.Overlap, r loom.Run, going []Going) Verdict {
-	if policy == loom.OverlapAllow {
-		return Verdict{}
-	}
-	v := Verdict{Solo: true, Wait: len(going) > 0}
-	if len(going) == 0 {
-		return v
-	}
-	last := going[len(going)-1]
-	waits := slices.ContainsFunc(going, func(g Going) bool { return g.Status == loom.StatusQueued })
-	switch {
-	case r.Trigger == loom.TriggerCatchUp:
-	case policy == loom.OverlapReplace:
-		v.Cause = fmt.Sprintf("run %s took its place", r.ID)
-		for _, g := range going {
-			if g.Epoch == 0 {
-				v.Superseded = append(v.Superseded, g)
-			} else {
-				v.Cancel = append(v.Cancel, g)
-			}
-		}
-		v.Wait = len(v.Cancel) > 0
-	case policy == loom.OverlapQueue && !waits:
-	case policy == loom.OverlapQueue:
-		v.Refused = still(last) + ", and one waits already"
-	default:
-		v.Refused = still(last)
-	}
-	return v
-}
-
-// still says that a run is going, since when, and where.
-func still(g Going) string {
-	where := ""
-	if len(g.Nodes) > 0 {
-		where = " on " + strings.Join(g.Nodes, ", ")
-	}
-	if g.More > 0 {
-		where += fmt.Sprintf(" and %d more", g.More)
-	}
-	return fmt.Sprintf("%v: run %s from %s%s", loom.ErrBusy, g.ID, g.Due.Format("15:04:05"), where)
 }
 
 // A NodeRecord is what a batch of events means for one node.

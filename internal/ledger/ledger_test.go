@@ -1,52 +1,12 @@
 package ledger
 
 import (
-	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/dustinlacewell/loom"
 )
-
-func TestAdmit(t *testing.T) {
-	going := func(id string, s loom.Status, epoch int64) Going {
-		return Going{Run: loom.Run{ID: id, Status: s}, Epoch: epoch, Nodes: []string{"n1", "n2", "n3"}, More: 2}
-	}
-	running, waits := going("r", loom.StatusRunning, 1), going("q", loom.StatusQueued, 0)
-	begun := going("b", loom.StatusQueued, 1) // its instance has died
-	for _, tt := range []struct {
-		name    string
-		policy  loom.Overlap
-		trigger loom.Trigger
-		going   []Going
-		want    Verdict
-		refused string
-	}{
-		{"alone", "", "", nil, Verdict{Solo: true}, ""},
-		{"alone, allow", loom.OverlapAllow, "", nil, Verdict{}, ""},
-		{"allow", loom.OverlapAllow, "", []Going{running, waits}, Verdict{}, ""},
-		{"skip", "", "", []Going{running}, Verdict{}, "an earlier run is still going: run r from 00:00:00 on n1, n2, n3 and 2 more"},
-		{"skip, one waits", loom.OverlapSkip, "", []Going{waits}, Verdict{}, "run q"},
-		{"queue", loom.OverlapQueue, "", []Going{running}, Verdict{Solo: true, Wait: true}, ""},
-		{"queue, one waits", loom.OverlapQueue, "", []Going{running, waits}, Verdict{}, "and one waits already"},
-		{"queue, one was handed back", loom.OverlapQueue, "", []Going{begun}, Verdict{}, "and one waits already"},
-		{"replace", loom.OverlapReplace, "", []Going{running, waits},
-			Verdict{Solo: true, Wait: true, Cancel: []Going{running}, Superseded: []Going{waits}, Cause: "run new took its place"}, ""},
-		{"replace what waits", loom.OverlapReplace, "", []Going{waits}, Verdict{Solo: true, Superseded: []Going{waits}, Cause: "run new took its place"}, ""},
-		{"replace what was handed back", loom.OverlapReplace, "", []Going{begun},
-			Verdict{Solo: true, Wait: true, Cancel: []Going{begun}, Cause: "run new took its place"}, ""},
-		{"a catch-up", "", loom.TriggerCatchUp, []Going{running, waits}, Verdict{Solo: true, Wait: true}, ""},
-	} {
-		got := Admit(tt.policy, loom.Run{ID: "new", Trigger: tt.trigger}, tt.going)
-		if (got.Refused != "") != (tt.refused != "") || !strings.Contains(got.Refused, tt.refused) {
-			t.Errorf("%s: refused %q, want %q", tt.name, got.Refused, tt.refused)
-		}
-		if got.Refused == "" && !reflect.DeepEqual(got, tt.want) {
-			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
-		}
-	}
-}
 
 func TestPaused(t *testing.T) {
 	due := time.Date(2026, 3, 29, 12, 0, 0, 0, time.Local)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/internal/ledger"
+	"github.com/dustinlacewell/loom/internal/overlap"
 )
 
 // A Store keeps everything in memory until it is trimmed. The zero value is
@@ -221,13 +222,13 @@ func (s *Store) admit(now time.Time, self string, j *job, f loom.Firing, fired *
 		fired.Outcome, fired.Why = loom.OutcomePaused, why
 		return
 	}
-	var going []ledger.Going
+	var going []overlap.Run
 	for _, r := range j.going {
-		g := ledger.Going{Run: r.Run, Epoch: r.epoch}
+		g := overlap.Run{ID: r.ID, Due: r.Due, Waits: r.Status == loom.StatusQueued, Begun: r.epoch > 0}
 		g.Nodes, g.More = r.atWork()
 		going = append(going, g)
 	}
-	v := ledger.Admit(f.Overlap, f.Run, going)
+	v := overlap.Admit(string(f.Overlap), f.Run.ID, f.Run.Trigger == loom.TriggerCatchUp, going)
 	if v.Refused != "" {
 		fired.Outcome, fired.Why = loom.OutcomeSkipped, v.Refused
 		return

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/internal/ledger"
+	"github.com/dustinlacewell/loom/internal/overlap"
 )
 
 // Going runs are found by an index that wants its condition word for word.
@@ -341,7 +342,7 @@ func (t *tx) admit(self string, j job, f loom.Firing, fired *loom.Fired) (int64,
 	if err != nil {
 		return 0, err
 	}
-	v := ledger.Admit(f.Overlap, r, others)
+	v := overlap.Admit(string(f.Overlap), r.ID, r.Trigger == loom.TriggerCatchUp, others)
 	if v.Refused != "" {
 		fired.Outcome, fired.Why = loom.OutcomeSkipped, v.Refused
 		return 0, nil
@@ -372,19 +373,19 @@ func (t *tx) admit(self string, j job, f loom.Firing, fired *loom.Fired) (int64,
 }
 
 // going returns the runs of a job that have not ended, oldest first.
-func (t *tx) going(j job) ([]ledger.Going, error) {
-	var all []ledger.Going
+func (t *tx) going(j job) ([]overlap.Run, error) {
+	var all []overlap.Run
 	var seqs []int64
 	err := t.each(func(r *sql.Rows) error {
-		var g ledger.Going
+		var g overlap.Run
 		var seq, due int64
-		if err := r.Scan(&seq, &g.ID, &due, &g.Status, &g.Epoch); err != nil {
+		if err := r.Scan(&seq, &g.ID, &due, &g.Waits, &g.Begun); err != nil {
 			return err
 		}
 		g.Due = time.UnixMilli(due)
 		all, seqs = append(all, g), append(seqs, seq)
 		return nil
-	}, "SELECT seq, id, due, status, epoch FROM runs INDEXED BY runs_going WHERE job = ? AND "+going+" ORDER BY seq", j.id)
+	}, "SELECT seq, id, due, status = 'queued', epoch > 0 FROM runs INDEXED BY runs_going WHERE job = ? AND "+going+" ORDER BY seq", j.id)
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
@@ -405,7 +406,7 @@ func (t *tx) going(j job) ([]ledger.Going, error) {
 }
 
 // giveWay ends the runs that a new one takes the place of.
-func (t *tx) giveWay(j job, v ledger.Verdict) error {
+func (t *tx) giveWay(j job, v overlap.Verdict) error {
 	for _, g := range v.Cancel {
 		if err := t.exec("UPDATE runs SET cancel = ? WHERE id = ?", v.Cause, g.ID); err != nil {
 			return err
