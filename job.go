@@ -155,11 +155,11 @@ type Blackout struct {
 }
 
 // LogFile is a file that gets a job's output. File may contain {job}, {node}
-// and {date}.
+// and {date}, which is the day of each line in the job's time zone.
 type LogFile struct {
 	File    string
-	MaxSize int64 // bytes; then it is rotated
-	Keep    int   // rotated files
+	MaxSize int64 // bytes; then it is rotated; 0: never
+	Keep    int   // rotated files, and if File has a {date} files of earlier days; 0: all
 }
 
 // Notify says who hears of a job's runs.

@@ -63,8 +63,6 @@ func unacted(key string) string {
 	switch key {
 	case "missed":
 		return "missed acts on late ticks of a running daemon: this version of Loom doesn't make up for those that fell while none ran"
-	case "log":
-		return noEffect(key, "what a job prints goes to no file of its own")
 	case "notify":
 		return noEffect(key, "nobody is told")
 	}
@@ -360,11 +358,15 @@ func isVariable(s string) bool {
 	return s != ""
 }
 
+// leastLogSize is the smallest size at which logs may be rotated: a mistaken unit
+// would make a file for each line.
+const leastLogSize = 4 << 10
+
 // A logSpec is a path, or a mapping.
 type logSpec struct {
 	File    string   `loom:"required" help:"path; {job}, {node} and {date} stand for themselves"`
-	MaxSize sizeSpec `yaml:"max_size" help:"begin a new file at this size"`
-	Keep    int      `help:"old files to keep"`
+	MaxSize sizeSpec `yaml:"max_size" help:"begin a new file at this size; default: never"`
+	Keep    int      `help:"old files to keep; default: all"`
 }
 
 func (l *logSpec) DecodeNode(n *yaml.Node) []bind.Problem {
@@ -379,7 +381,10 @@ func (l *logSpec) DecodeNode(n *yaml.Node) []bind.Problem {
 		return problems
 	}
 	if l.Keep < 0 {
-		return wrong(n, "keep: write a number of files from 0, not %d", l.Keep)
+		return wrong(n, "keep: write a number of files from 0, which is all, not %d", l.Keep)
+	}
+	if l.MaxSize > 0 && l.MaxSize < leastLogSize {
+		return wrong(n, "max_size: write at least 4KiB, or nothing for a file that is never rotated")
 	}
 	for rest := l.File; ; {
 		_, after, ok := strings.Cut(rest, "{")

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/joblog"
 )
 
 // runFlags are those of run and exec.
@@ -184,7 +185,10 @@ func selectNodes(m *loom.Manifest, patterns []string) ([]*loom.Node, error) {
 	return nodes, nil
 }
 
-// work runs a job from here and shows it.
+// logTime is how long the end of a job waits for its log files.
+const logTime = 10 * time.Second
+
+// work runs a job from here, shows it, and writes its log.
 func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *runFlags, plan bool) error {
 	if len(j.Targets) == 0 {
 		return &Error{Code: ExitFailed, Err: fmt.Errorf("job %s has no targets: all of its nodes are disabled", j.Name)}
@@ -211,11 +215,23 @@ func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *ru
 		defer close(said)
 		v.say("%s: %v: ending the work on the nodes; once more leaves them alone", p.Name, context.Cause(ctx))
 	})
+	logs := &joblog.Writer{Job: func(string) *loom.Job { return j }, Log: slog.New(slog.DiscardHandler)}
+	observe := func(e loom.Event) {
+		v.observe(e)
+		if !plan {
+			logs.Observe(e)
+		}
+	}
 	still := animate(v)
-	_ = pool.Run(ctx, j, time.Now(), v.observe) // the events tell all that the error does
+	_ = pool.Run(ctx, j, time.Now(), observe) // the events tell all that the error does
 	still()
 	if !stop() {
 		<-said
+	}
+	closing, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), logTime, errors.New("the disk did not take it in time"))
+	defer cancel()
+	if err := logs.Close(closing); err != nil {
+		v.say("%s: %v", p.Name, err)
 	}
 
 	if mode == viewJSON {
