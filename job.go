@@ -266,3 +266,7 @@ func (j *Job) follows(other string, end Status) bool {
 		}
 	})
 }
+
+// resumes reports whether an attempt of the job that was interrupted can go on
+// where it was.
+func (j *Job) resumes() bool { return false }

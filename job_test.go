@@ -56,7 +56,7 @@ func TestRetries(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var rec recorder
+				var rec witness
 				pool := &Pool{Log: quiet(), Dialer: &bench{}}
 				defer pool.Close()
 				task, when := failing(tt.fails, tt.with)
@@ -95,7 +95,7 @@ func TestRetriesHoldNoWorkerWhileTheyWait(t *testing.T) {
 
 func TestRetriesEndWithTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var rec recorder
+		var rec witness
 		pool := &Pool{Log: quiet(), Dialer: &bench{}}
 		defer pool.Close()
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, ErrShutdown)
@@ -124,7 +124,7 @@ func TestBatches(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var rec recorder
+				var rec witness
 				pool := &Pool{Max: 100, Log: quiet(), Dialer: &bench{}}
 				defer pool.Close()
 				start := time.Now()
@@ -155,7 +155,7 @@ func TestMaxFailures(t *testing.T) {
 	}{
 		{Share{N: 0}, 1}, {Share{N: 2}, 3}, {Share{Percent: 25}, 6}, {Share{Percent: 4}, 1},
 	} {
-		var rec recorder
+		var rec witness
 		pool := &Pool{Max: 1, Log: quiet(), Dialer: &bench{}}
 		boom := TaskFunc(func(context.Context, *Session) error { return errors.New("boom") })
 		_ = pool.Run(t.Context(), &Job{Name: "j", Task: boom, Batch: Batch{Sizes: []Share{{N: 1}}, MaxFailures: &tt.limit},
@@ -263,13 +263,13 @@ func TestSchedulerChains(t *testing.T) {
 		tidy.Overlap = OverlapAllow
 		r := startRig(t, dump, tidy, after("copy", After{Job: "dump"}), after("alarm", After{Job: "dump", On: AfterFailed}), off)
 		r.pass(150 * time.Minute)
-		if err := r.Cancel("nope"); err == nil {
+		if err := r.Cancel(t.Context(), "nope", "", ""); err == nil {
 			t.Error("a run that does not exist was cancelled")
 		}
 		r.pass(30*time.Minute + time.Second)
 		for _, e := range r.rec.of(KindRunStarted) {
 			if e.Job == "dump" && e.Due.Hour() == 3 {
-				if err := r.Cancel(e.Run); err != nil {
+				if err := r.Cancel(t.Context(), e.Run, "", ""); err != nil {
 					t.Error(err)
 				}
 			}

@@ -121,6 +121,8 @@ const (
 	KindRunEnded    Kind = "run-ended"
 	KindTickSkipped Kind = "tick-skipped" // Due fell while an earlier run was going
 	KindTickMissed  Kind = "tick-missed"  // Due fell while nobody was there
+	KindStoreDown   Kind = "store-down"   // no tick is acted on; Text says why
+	KindStoreBack   Kind = "store-back"
 )
 
 // Stream is where a line of output came from.
@@ -266,10 +268,15 @@ func LogEvents(log *slog.Logger) func(Event) {
 		KindRunEnded:    "run ended",
 		KindTickSkipped: "tick skipped",
 		KindTickMissed:  "tick missed",
+		KindStoreDown:   "store down",
+		KindStoreBack:   "store back",
 	}
 	return func(e Event) {
 		ctx, level := context.Background(), slog.LevelInfo
-		attrs := []slog.Attr{slog.String("job", e.Job)}
+		var attrs []slog.Attr
+		if e.Job != "" {
+			attrs = append(attrs, slog.String("job", e.Job))
+		}
 		if e.Run != "" {
 			attrs = append(attrs, slog.String("run", e.Run))
 		}
@@ -279,7 +286,7 @@ func LogEvents(log *slog.Logger) func(Event) {
 		switch e.Kind {
 		case KindOutput, KindNodeStarted:
 			level = slog.LevelDebug
-		case KindTickSkipped, KindTickMissed, KindRetry:
+		case KindTickSkipped, KindTickMissed, KindRetry, KindStoreDown:
 			level = slog.LevelWarn
 		}
 		if !log.Enabled(ctx, level) {

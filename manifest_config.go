@@ -151,8 +151,6 @@ func unactedConfig(key string) string {
 	switch key {
 	case "min_workers":
 		return noEffect(key, "workers cost nothing while they are idle, so none are kept")
-	case "store":
-		return noEffect(key, "nothing is stored yet")
 	case "api":
 		return noEffect(key, "there is no API yet")
 	case "notify":

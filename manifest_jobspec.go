@@ -61,8 +61,6 @@ func builtinDefaults() jobSpec {
 // acted on yet what that means. Other keys are acted on.
 func unacted(key string) string {
 	switch key {
-	case "missed":
-		return "missed acts on late ticks of a running daemon: this version of Loom doesn't make up for those that fell while none ran"
 	case "notify":
 		return noEffect(key, "nobody is told")
 	}

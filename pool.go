@@ -52,6 +52,14 @@ func (p *Pool) dial(ctx context.Context, n *Node) (Conn, error) {
 	return p.Dialer.Dial(ctx, n)
 }
 
+// keep is how many bytes of output a result keeps.
+func (p *Pool) keep() int64 {
+	if p.Output > 0 {
+		return p.Output
+	}
+	return 1 << 20
+}
+
 func (p *Pool) log() *slog.Logger {
 	if p.Log != nil {
 		return p.Log
@@ -77,16 +85,17 @@ func (p *Pool) Resize(most int) {
 // cancelled, and tasks that do not return within ten seconds are abandoned.
 func (p *Pool) Run(ctx context.Context, j *Job, due time.Time, emit func(Event)) error {
 	now := time.Now()
-	return p.run(ctx, j, Run{ID: newID(now), Job: j.Name, Due: due, Trigger: TriggerManual, Started: now}, emit)
+	return p.run(ctx, j, Run{ID: newID(now), Job: j.Name, Due: due, Trigger: TriggerManual, Started: now}, leftover{}, emit)
 }
 
-// run is Run for a run that has a name already.
-func (p *Pool) run(ctx context.Context, j *Job, r Run, emit func(Event)) error {
+// run is Run for a run that has a name already, and goes on where an earlier one
+// of it has left off.
+func (p *Pool) run(ctx context.Context, j *Job, r Run, left leftover, emit func(Event)) error {
 	p.init()
 	if emit == nil {
 		emit = func(Event) {}
 	}
-	w := &work{pool: p, job: j, run: r, emit: emit, counts: map[Status]int{}}
+	w := &work{pool: p, job: j, run: r, left: left, emit: emit, counts: map[Status]int{}}
 	w.run.Status, w.run.Nodes = StatusRunning, len(j.Targets)
 	w.event(Event{Kind: KindRunStarted, Ran: w.record()})
 
@@ -114,6 +123,7 @@ type work struct {
 	pool *Pool
 	job  *Job
 	run  Run
+	left leftover
 	emit func(Event)
 
 	mu     sync.Mutex
@@ -127,7 +137,10 @@ func (w *work) batch(ctx context.Context, nodes []*Node) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, n := range nodes {
-		err := w.tooManyFailures()
+		if w.settled(n) {
+			continue
+		}
+		err := w.refusal(n)
 		if err == nil {
 			err = w.pool.slots.acquire(ctx)
 		}
@@ -137,6 +150,38 @@ func (w *work) batch(ctx context.Context, nodes []*Node) {
 		}
 		wg.Go(func() { w.node(ctx, n) })
 	}
+}
+
+// settled reports whether nothing is to be done on a node, in a run that goes on
+// where it was interrupted: it has ended there, or how it did can't be found out.
+func (w *work) settled(n *Node) bool {
+	was, begun := w.left.results[n.Name]
+	switch {
+	case !begun:
+		return false
+	case was.Status.Ended():
+		w.mu.Lock()
+		w.counts[was.Status]++
+		if !was.Status.Good() {
+			w.errs = append(w.errs, &NodeError{Job: w.job.Name, Node: n.Name, Status: was.Status, Err: errors.New(was.Reason)})
+		}
+		w.mu.Unlock()
+		return true
+	case w.job.resumes():
+		return false
+	}
+	reason := lostReason(was)
+	w.end(n, &Result{Node: n.Name, Status: StatusLost, ExitCode: -1, Reason: reason, Err: fmt.Errorf("%w: %s", ErrLost, reason),
+		Attempts: was.Attempts, Changes: was.Changes, Started: was.Started})
+	return true
+}
+
+// refusal says why a node may not be begun, or returns nil.
+func (w *work) refusal(n *Node) error {
+	if _, begun := w.left.results[n.Name]; !begun && w.left.late != nil {
+		return w.left.late
+	}
+	return w.tooManyFailures()
 }
 
 // tooManyFailures says that no further node may be begun, or returns nil.
@@ -195,6 +240,12 @@ func (w *work) node(ctx context.Context, n *Node) {
 		return
 	}
 	r := &Result{Node: n.Name, Started: time.Now()}
+	if was, begun := w.left.results[n.Name]; begun {
+		r.Started, r.Attempts = was.Started, len(was.Earlier)
+		if r.Attempts > 0 {
+			r.Changes = was.Changes // else the attempt makes all of them again
+		}
+	}
 	w.event(Event{Kind: KindNodeStarted, Node: n.Name, Time: r.Started})
 	out := newOutput(w, n.Name)
 	for {

@@ -41,11 +41,7 @@ type output struct {
 }
 
 func newOutput(w *work, node string) *output {
-	keep := w.pool.Output
-	if keep <= 0 {
-		keep = 1 << 20
-	}
-	return &output{work: w, node: node, half: keep / 2}
+	return &output{work: w, node: node, half: w.pool.keep() / 2}
 }
 
 // writer returns a writer for one of the streams.

@@ -96,19 +96,19 @@ func numbered(prefix string, n int) []*Node {
 	return ns
 }
 
-// A recorder keeps events.
-type recorder struct {
+// A witness keeps events.
+type witness struct {
 	mu     sync.Mutex
 	events []Event
 }
 
-func (r *recorder) add(e Event) {
+func (r *witness) add(e Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, e)
 }
 
-func (r *recorder) of(kinds ...Kind) []Event {
+func (r *witness) of(kinds ...Kind) []Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var es []Event
@@ -120,7 +120,7 @@ func (r *recorder) of(kinds ...Kind) []Event {
 	return es
 }
 
-func (r *recorder) result(t *testing.T, node string) *Result {
+func (r *witness) result(t *testing.T, node string) *Result {
 	t.Helper()
 	for _, e := range r.of(KindNodeEnded) {
 		if e.Node == node {
@@ -190,7 +190,7 @@ func TestPoolResults(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var rec recorder
+				var rec witness
 				pool := &Pool{Log: quiet(), Dialer: &bench{fail: func(*Node) error { return tt.dialFail }}}
 				job := tt.job
 				job.Name, job.Targets = "j", nodes("n")
@@ -238,7 +238,7 @@ func TestPoolSteps(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var rec recorder
+			var rec witness
 			pool := &Pool{Log: quiet(), Dialer: &bench{}}
 			defer pool.Close()
 			_ = pool.Run(t.Context(), &Job{Name: "j", Steps: tt.steps, Targets: nodes("n")}, time.Now(), rec.add)
@@ -272,7 +272,7 @@ func TestPoolSudo(t *testing.T) {
 }
 
 func TestPoolEventsOfANodeAreInOrder(t *testing.T) {
-	var rec recorder
+	var rec witness
 	pool := &Pool{Max: 7, Log: quiet(), Dialer: &bench{}}
 	defer pool.Close()
 	job := &Job{Name: "j", Targets: numbered("n", 50), Task: TaskFunc(func(_ context.Context, s *Session) error {
@@ -382,7 +382,7 @@ func TestPoolAbandonsTasksThatDoNotHeedTheirContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		defer close(release)
-		var rec recorder
+		var rec witness
 		ctx, cancel := context.WithCancelCause(t.Context())
 		pool := &Pool{Max: 1, Log: quiet(), Dialer: &bench{}}
 		job := &Job{Name: "deaf", Targets: nodes("a", "b"), Task: TaskFunc(func(_ context.Context, s *Session) error {
@@ -476,7 +476,7 @@ func TestPoolDialsOnceForAllWhoWait(t *testing.T) {
 }
 
 func TestOutputIsBoundedAndComplete(t *testing.T) {
-	var rec recorder
+	var rec witness
 	pool := &Pool{Output: 10_000, Log: quiet(), Dialer: &bench{}}
 	defer pool.Close()
 	job := &Job{Name: "j", Targets: nodes("n"), Task: TaskFunc(func(_ context.Context, s *Session) error {

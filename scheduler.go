@@ -6,10 +6,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
+	"os"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,14 +25,20 @@ const (
 // Its fields must not change once Run was called; its methods are safe for
 // concurrent use.
 //
-// Each tick of a job, which is one time of its schedule, is acted on once. What
-// the clock does is dealt with as cron does. If it is, or jumps, ahead by up to
-// three hours, ticks that are at most five minutes late run all the same, and
-// of older ones what the job's Missed policy says. If it goes back by up to
-// three hours, jobs of fixed times don't run again, and interval jobs follow
-// the clock. A greater jump either way is a new time: nothing is made up.
+// Each tick of a job, which is one time of its schedule, is acted on once, and
+// what became of it is in the store before its run begins. What the clock does is
+// dealt with as cron does. If it is, or jumps, ahead by up to three hours, ticks
+// that are at most five minutes late run all the same, and of older ones what the
+// job's Missed policy says; of those that fell while no scheduler ran, or while
+// the store was down, too. If it goes back by up to three hours, jobs of fixed
+// times don't run again, and interval jobs follow the clock. A greater jump
+// either way is a new time: nothing is made up.
+//
+// While the store is down no tick is acted on and no run begins, what runs goes
+// on, and its results are kept in memory until they can be written.
 type Scheduler struct {
 	Pool  *Pool
+	Store Store         // remembers ticks, runs and results; nil: nothing outlives Run
 	Grace time.Duration // how long running tasks may go on after a stop; 0: not at all
 	Log   *slog.Logger  // nil: slog.Default()
 
@@ -46,54 +52,81 @@ type Scheduler struct {
 	clock func() (time.Time, time.Duration)
 	look  time.Duration // how often the clock is looked at; 0: each second
 
+	once   sync.Once
+	memory memory   // Store, or one that forgets
+	self   Instance // to the store
+
 	mu        sync.Mutex
 	jobs      map[string]*entry
 	followers map[string][]*entry // by the job whose end fires them
+	adopted   bool                // the store knows the jobs, and we know their last ticks
 	due       dueHeap
-	handled   time.Time         // ticks up to here were acted on
+	gap       gap               // when nobody could act on ticks, the last time
+	drafts    map[draft]string  // IDs of runs that the store has not confirmed
+	seen      time.Time         // the clock, when the loop last looked
 	wake      chan struct{}     // interrupts the loop's wait
 	going     map[string]*going // by run ID
+	queued    int               // runs that may be waiting in the store
 	open      bool              // runs may be started: Run is going and not stopping
 	runs      sync.WaitGroup
+	pulse     pulse
+	down      outage
+	unwritten atomic.Int64 // bytes of output that wait for the store
+}
+
+// A memory is what a scheduler needs of a store.
+type memory interface {
+	Ledger
+	Jobs(ctx context.Context, names ...string) ([]JobState, error)
+	Results(ctx context.Context, q ResultQuery) ([]Result, error)
+	Output(ctx context.Context, q OutputQuery) ([]Chunk, error)
 }
 
 // An entry is a job and when it is due next.
 type entry struct {
 	job    *Job
 	when   Schedule
+	print  string // the fingerprint of what decides when it is due
 	jitter time.Duration
+	last   time.Time // the last tick in the ledger
 	after  time.Time // ticks up to here were acted on, or will never be
 	next   time.Time // the first tick after that; zero: never
+	held   time.Time // not before this: the store's clock is behind
 	index  int       // in the heap; -1: not there
-	going  []*going  // its runs, oldest first
-	queued []Run     // wait for those to end
+	fresh  bool      // its last tick is not known yet
 }
 
-// A going is a run in progress.
-type going struct {
-	run    Run
-	entry  *entry
-	cancel context.CancelCauseFunc
+// A draft names a run that was asked for and not confirmed, so that asking
+// again names the same one.
+type draft struct {
+	job string
+	due time.Time
+}
 
-	mu    sync.Mutex
-	nodes map[string]bool // where it is at work
-	end   Status
+func (s *Scheduler) init() {
+	s.once.Do(func() {
+		host, _ := os.Hostname() // it is for people
+		s.self = Instance{ID: newID(time.Now()), Host: host}
+		s.memory = s.Store
+		if s.Store == nil {
+			s.memory = &forgetful{now: s.now}
+		}
+	})
 }
 
 // Load replaces the jobs, at any time. Runs that are going end with the job
 // they began with; a job whose schedule is unchanged keeps its next tick.
 func (s *Scheduler) Load(m *Manifest) {
+	s.init()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.handled.IsZero() {
-		s.handled = s.now()
-	}
 	old := s.jobs
+	same := len(old) == len(m.Jobs)
 	s.followers = map[string][]*entry{}
 	s.jobs = make(map[string]*entry, len(m.Jobs))
 	s.due = s.due[:0]
 	for _, j := range m.Jobs {
-		e := &entry{job: j, when: j.when(), index: -1}
+		e := &entry{job: j, when: j.when(), print: j.fingerprint(), index: -1, fresh: true}
 		if !j.Jitter.ByNode {
 			e.jitter = j.Jitter.of(j.Name)
 		}
@@ -102,26 +135,34 @@ func (s *Scheduler) Load(m *Manifest) {
 				s.followers[a.Job] = append(s.followers[a.Job], e)
 			}
 		}
-		after := s.handled
-		if was := old[j.Name]; was != nil {
-			e.going, e.queued = was.going, was.queued
-			for _, g := range e.going {
-				g.entry = e
-			}
-			if was.after.After(after) {
-				after = was.after // the clock went back since
-			}
-		}
 		s.jobs[j.Name] = e
-		s.plan(e, after)
+		if was := old[j.Name]; was != nil && was.print == e.print && !was.fresh {
+			e.last, e.held, e.fresh = was.last, was.held, false
+			s.plan(e, was.after)
+		} else {
+			same = false
+		}
 	}
+	s.adopted = s.adopted && same
 	s.poke()
+}
+
+// fingerprint tells apart what decides when a job falls due.
+func (j *Job) fingerprint() string {
+	when := j.when()
+	if when == nil {
+		return ""
+	}
+	if named, ok := when.(fmt.Stringer); ok {
+		return named.String()
+	}
+	return fmt.Sprintf("%T", when)
 }
 
 // plan computes when e is due next. s.mu is held.
 func (s *Scheduler) plan(e *entry, after time.Time) {
 	e.after, e.next = after, time.Time{}
-	if e.when != nil {
+	if e.when != nil && !e.fresh {
 		e.next = e.when.Next(after)
 	}
 	if !e.next.IsZero() && !e.next.After(after) {
@@ -143,9 +184,17 @@ func (s *Scheduler) plan(e *entry, after time.Time) {
 // Run runs jobs as they fall due until ctx is done. Then it starts no more,
 // lets those that are going end for up to Grace, cancels what is left with
 // ErrShutdown as the cause, and returns when the last has ended: nil if none
-// had to be cancelled, else ErrShutdown. Closing the pool is the caller's.
+// had to be cancelled, else ErrShutdown. Closing the pool and the store is the
+// caller's.
 func (s *Scheduler) Run(ctx context.Context) error {
 	s.begin()
+	rest, stop := context.WithCancel(context.WithoutCancel(ctx)) // the store hears of us until the last run has ended
+	var beats sync.WaitGroup
+	beats.Go(func() { s.beat(rest) })
+	defer s.leave(rest)
+	defer beats.Wait()
+	defer stop()
+
 	s.loop(ctx)
 	s.mu.Lock()
 	s.open = false
@@ -172,21 +221,17 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	return ErrShutdown
 }
 
-// begin fires the jobs that run when Loom starts.
+// begin makes s ready for the loop.
 func (s *Scheduler) begin() {
+	s.init()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open = true
 	s.wake = make(chan struct{}, 1)
-	now := s.now()
-	if s.handled.IsZero() {
-		s.handled = now
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.jobs)) {
-		if e := s.jobs[name]; e.when != nil && firesAtStart(e.when) {
-			s.fire(e, now, TriggerSchedule)
-		}
-	}
+	s.going = map[string]*going{}
+	s.drafts = map[draft]string{}
+	s.pulse.poke = make(chan struct{}, 1)
+	s.seen = s.now()
 }
 
 // loop acts on ticks until ctx is done.
@@ -202,6 +247,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 		}
 	}
 	wall, steady := read()
+	ready := false // the store has answered once
 	for {
 		select {
 		case <-ctx.Done():
@@ -212,24 +258,114 @@ func (s *Scheduler) loop(ctx context.Context) {
 		was, wasSteady := wall, steady
 		wall, steady = read()
 		jump := wall.Sub(was) - (steady - wasSteady)
-
 		s.mu.Lock()
-		s.step(was, wall, jump)
-		wait := cmp.Or(s.look, time.Second)
-		if len(s.due) > 0 {
-			wait = min(wait, max(s.due[0].starts().Sub(wall), 0))
-		}
+		s.seen = wall
 		s.mu.Unlock()
-		timer.Reset(wait)
+
+		if !ready {
+			ready = s.arrive(ctx, wall)
+		}
+		if ready {
+			s.jumped(was, wall, jump)
+			s.act(ctx, wall)
+		}
+		timer.Reset(s.pause(wall))
 	}
 }
 
-// step acts on all that happened between two looks at the clock. s.mu is held.
-func (s *Scheduler) step(was, now time.Time, jump time.Duration) {
+// pause returns how long the loop has nothing to do.
+func (s *Scheduler) pause(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wait := cmp.Or(s.look, time.Second)
+	if s.down.err != nil || !s.adopted {
+		return wait
+	}
+	if len(s.due) > 0 {
+		wait = min(wait, max(s.due[0].starts().Sub(now), 0))
+	}
+	return wait
+}
+
+// arrive does what is done once, when the store first answers: it learns when
+// there was nobody before, and which jobs there are, and fires those that run
+// when Loom starts.
+func (s *Scheduler) arrive(ctx context.Context, now time.Time) bool {
+	p, err := s.memory.Beat(ctx, s.self)
+	if !s.works(ctx, err) {
+		return false
+	}
+	s.heard(p)
+	s.pulse.soon() // the loop of beats learns how often
+	s.mu.Lock()
+	s.gap = gap{from: p.Away, to: now, what: "no daemon was running", all: true}
+	s.mu.Unlock()
+	if !s.adopt(ctx) {
+		return false
+	}
+	s.mu.Lock()
+	var firings []Firing
+	for name, e := range s.jobs {
+		if e.when != nil && firesAtStart(e.when) {
+			firings = append(firings, Firing{Job: name, Overlap: e.job.Overlap, Claim: true,
+				Run: s.newRun(e.job, now, TriggerSchedule)})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(firings, func(a, b Firing) int { return cmp.Compare(a.Job, b.Job) })
+	s.take(ctx) // what was left comes first
+	return s.fire(ctx, firings)
+}
+
+// adopt tells the store which jobs there are, and learns up to where their ticks
+// have outcomes.
+func (s *Scheduler) adopt(ctx context.Context) bool {
+	s.mu.Lock()
+	if s.adopted {
+		s.mu.Unlock()
+		return true
+	}
+	prints := make(map[string]string, len(s.jobs))
+	for name, e := range s.jobs {
+		prints[name] = e.print
+	}
+	s.mu.Unlock()
+
+	if !s.works(ctx, s.memory.Adopt(ctx, prints)) {
+		return false
+	}
+	states, err := s.memory.Jobs(ctx)
+	if !s.works(ctx, err) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, state := range states {
+		if e := s.jobs[state.Name]; e != nil && e.fresh && prints[state.Name] == e.print {
+			e.fresh, e.last = false, state.LastTick
+			s.plan(e, state.LastTick)
+		}
+	}
+	s.adopted = true
+	for _, e := range s.jobs {
+		s.adopted = s.adopted && !e.fresh // false if they were replaced meanwhile
+	}
+	return true
+}
+
+// jumped deals with a step of the clock between two looks at it.
+func (s *Scheduler) jumped(was, now time.Time, jump time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case jump > clockCorrect || jump < -clockCorrect:
+	case jump > clockCorrect:
 		s.log().Warn("clock was set: nothing is made up", "from", was, "to", now)
-		s.forget(now)
+		s.gap = gap{from: was, to: now, what: "the clock was set ahead by more than three hours", all: true, lost: true}
+	case jump < -clockCorrect:
+		s.log().Warn("clock was set: nothing is made up", "from", was, "to", now)
+		for _, e := range s.jobs {
+			s.plan(e, now)
+		}
 	case jump <= -time.Minute:
 		s.log().Warn("clock went back: jobs of fixed times are not run again", "from", was, "to", now)
 		for _, e := range s.jobs {
@@ -239,251 +375,83 @@ func (s *Scheduler) step(was, now time.Time, jump time.Duration) {
 		}
 	case jump >= time.Minute:
 		s.log().Warn("clock went ahead: missed ticks are made up for", "from", was, "to", now)
+		s.gap = gap{from: was, to: now, what: "the machine slept, or its clock was set ahead,"}
 	}
+}
+
+// act acts on all ticks that fell by now.
+func (s *Scheduler) act(ctx context.Context, now time.Time) {
+	if !s.adopt(ctx) {
+		return
+	}
+	s.mu.Lock()
+	var firings []Firing
+	var held []*entry
 	for len(s.due) > 0 && !s.due[0].starts().After(now) {
-		s.act(s.due[0], now)
+		e := s.due[0]
+		firings = append(firings, s.firings(e, now)...)
+		held = append(held, e)
+		heap.Remove(&s.due, e.index)
 	}
-	s.handled = now
+	for _, e := range held {
+		heap.Push(&s.due, e) // it moves on when the store has confirmed
+	}
+	s.mu.Unlock()
+	s.fire(ctx, firings)
 }
 
-// forget makes now the only time there is.
-func (s *Scheduler) forget(now time.Time) {
-	for _, e := range s.jobs {
-		if !e.next.IsZero() && !e.next.After(now) {
-			s.missed(e, []time.Time{e.next}, "and what followed: the clock was set ahead by more than three hours")
+// atOnce is how many firings the store is given in one call: enough to share the
+// cost of a transaction, and few enough that the first runs begin soon.
+const atOnce = 500
+
+// fire has the store act on firings, and starts the runs that come of it. It
+// reports whether the store did; if not, all is as before, and asking again is
+// safe.
+func (s *Scheduler) fire(ctx context.Context, firings []Firing) bool {
+	for some := range slices.Chunk(firings, atOnce) {
+		fired, err := s.memory.Fire(ctx, s.self.ID, some)
+		if !s.works(ctx, err) {
+			return false
 		}
-		s.plan(e, now)
-	}
-}
-
-// starts returns when the next tick is acted on: when it falls, and the job's
-// jitter later.
-func (e *entry) starts() time.Time { return e.next.Add(e.jitter) }
-
-// act deals with the ticks of one job that fell by now.
-func (s *Scheduler) act(e *entry, now time.Time) {
-	var late []time.Time // older than what is run in any case
-	for !e.next.IsZero() && !e.starts().After(now) {
-		tick, lateness := e.next, now.Sub(e.starts())
-		switch why := e.job.blackout(tick); {
-		case why != "":
-			s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: e.job.Name, Due: tick, Text: why})
-		case lateness > slightlyLate:
-			late = append(late, tick)
-		default:
-			s.catchUp(e, late, now)
-			late = nil
-			s.fire(e, tick, TriggerSchedule)
+		for i, f := range some {
+			s.fired(f, fired[i])
 		}
-		s.plan(e, tick)
 	}
-	s.catchUp(e, late, now)
+	return true
 }
 
-// catchUp treats ticks that are late by the job's policy.
-func (s *Scheduler) catchUp(e *entry, late []time.Time, now time.Time) {
-	policy, within := cmp.Or(e.job.Missed.Policy, MissedLatest), e.job.Missed.Within
-	if policy == MissedSkip {
-		s.missed(e, late, "the job lets missed ticks go")
-		return
-	}
-	if within > 0 {
-		recent := slices.IndexFunc(late, func(t time.Time) bool { return now.Sub(t) <= within })
-		if recent < 0 {
-			recent = len(late)
-		}
-		s.missed(e, late[:recent], fmt.Sprintf("more than %v ago", within))
-		late = late[recent:]
-	}
-	most := 1
-	if policy == MissedAll {
-		most = 100
-	}
-	if extra := len(late) - most; extra > 0 {
-		s.missed(e, late[:extra], "later ones make up for it")
-		late = late[extra:]
-	}
-	for _, tick := range late {
-		s.fire(e, tick, TriggerCatchUp)
-	}
-}
-
-// missed tells that ticks are not run.
-func (s *Scheduler) missed(e *entry, ticks []time.Time, why string) {
-	if len(ticks) == 0 {
-		return
-	}
-	s.event(Event{Kind: KindTickMissed, Time: time.Now(), Job: e.job.Name,
-		Due: ticks[0], Until: ticks[len(ticks)-1], Text: why})
-}
-
-// fire starts a run of e, or does what the job's overlap policy says.
-func (s *Scheduler) fire(e *entry, due time.Time, why Trigger) {
-	now := time.Now()
-	r := Run{ID: newID(now), Job: e.job.Name, Due: due, Trigger: why}
-	if err := s.admit(e, r); err != nil {
-		s.event(Event{Kind: KindTickSkipped, Time: now, Job: r.Job, Due: due, Text: err.Error()})
-	}
-}
-
-// admit starts r, has it wait, or says why not. s.mu is held.
-func (s *Scheduler) admit(e *entry, r Run) error {
-	if !s.open {
-		return ErrShutdown
-	}
-	policy := cmp.Or(e.job.Overlap, OverlapSkip)
-	if len(e.going) == 0 || policy == OverlapAllow {
-		s.start(e, r)
-		return nil
-	}
-	last := e.going[len(e.going)-1]
-	switch {
-	case r.Trigger == TriggerCatchUp: // what is made up for comes one after the other
-		e.queued = append(e.queued, r)
-		return nil
-	case policy == OverlapReplace:
-		for _, q := range e.queued {
-			s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: q.Job, Due: q.Due, Text: "a newer run took its place"})
-		}
-		e.queued = []Run{r}
-		for _, g := range e.going {
-			g.cancel(fmt.Errorf("%w: run %s took its place", ErrCancelled, r.ID))
-		}
-		return nil
-	case policy == OverlapQueue && len(e.queued) == 0:
-		e.queued = append(e.queued, r)
-		return nil
-	case policy == OverlapQueue:
-		return fmt.Errorf("%w, and one waits already", last.still())
-	}
-	return last.still()
-}
-
-// still says that a run is going, and where.
-func (g *going) still() error {
-	g.mu.Lock()
-	nodes := slices.Sorted(maps.Keys(g.nodes))
-	g.mu.Unlock()
-	where := ""
-	if len(nodes) > 3 {
-		where = fmt.Sprintf(" on %s and %d more", strings.Join(nodes[:3], ", "), len(nodes)-3)
-	} else if len(nodes) > 0 {
-		where = " on " + strings.Join(nodes, ", ")
-	}
-	return fmt.Errorf("%w: run %s from %s%s", ErrBusy, g.run.ID, g.run.Due.Format("15:04:05"), where)
-}
-
-// start begins r in a goroutine that Run waits for. s.mu is held.
-func (s *Scheduler) start(e *entry, r Run) {
-	ctx, cancel := context.WithCancelCause(context.Background()) // ended by Cancel and Abort, not by Run's context
-	r.Started = time.Now()
-	g := &going{run: r, entry: e, cancel: cancel, nodes: map[string]bool{}}
-	e.going = append(e.going, g)
-	if s.going == nil {
-		s.going = map[string]*going{}
-	}
-	s.going[r.ID] = g
-	job := e.job
-	s.runs.Go(func() {
-		defer cancel(nil)
-		_ = s.Pool.run(ctx, job, r, func(ev Event) { // its events tell all that the error does
-			g.note(ev)
-			s.event(ev)
-		})
-		s.ended(g)
-	})
-}
-
-// note keeps track of where the run is at work.
-func (g *going) note(e Event) {
-	switch e.Kind {
-	case KindNodeStarted:
-		g.mu.Lock()
-		g.nodes[e.Node] = true
-		g.mu.Unlock()
-	case KindNodeEnded:
-		g.mu.Lock()
-		delete(g.nodes, e.Node)
-		g.mu.Unlock()
-	case KindRunEnded:
-		g.end = e.Ran.Status // read once the run is over
-	}
-}
-
-// ended forgets a run, starts the one that waits for it, and fires the jobs that
-// follow it.
-func (s *Scheduler) ended(g *going) {
+// fired deals with what became of a firing.
+func (s *Scheduler) fired(f Firing, is Fired) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.going, g.run.ID)
-	e := g.entry
-	e.going = slices.DeleteFunc(e.going, func(o *going) bool { return o == g })
-	current := s.open && s.jobs[e.job.Name] == e
+	delete(s.drafts, draft{f.Job, cmp.Or(f.Due, f.Run.Due)})
+	e := s.jobs[f.Job]
+	if !f.Due.IsZero() && e != nil && !e.fresh {
+		until := cmp.Or(f.Until, f.Due)
+		switch {
+		case is.Outcome == "": // another has acted on it, or the clock that counts is behind
+			e.fresh, s.adopted = true, false
+			e.held = s.now().Add(250 * time.Millisecond)
+			return
+		case until.After(e.last):
+			e.last = until
+		}
+		s.plan(e, until)
+	} else if e != nil && f.Due.IsZero() && f.Run.Due.Equal(e.next) {
+		s.plan(e, f.Run.Due) // a tick that had an outcome before the clock went back
+	}
 	switch {
-	case len(e.going) > 0 || len(e.queued) == 0:
-	case current:
-		next := e.queued[0]
-		e.queued = e.queued[1:]
-		s.start(e, next)
+	case is.Outcome == OutcomeMissed:
+		s.event(Event{Kind: KindTickMissed, Time: time.Now(), Job: f.Job, Due: f.Due, Until: cmp.Or(f.Until, f.Due), Text: is.Why})
+	case is.Claim.Run.ID == "":
+		s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: f.Job, Due: cmp.Or(f.Due, f.Run.Due), Until: f.Until, Text: is.Why})
+	case is.Claim.Epoch == 0:
+		s.queued++
+		if f.Overlap == OverlapReplace {
+			s.pulse.soon() // what it replaces must end
+		}
 	default:
-		for _, q := range e.queued {
-			s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: q.Job, Due: q.Due,
-				Text: "it waited for an earlier run, and the job was removed or loom is shutting down"})
-		}
-		e.queued = nil
-	}
-	if !s.open {
-		return
-	}
-	for _, f := range s.followers[e.job.Name] {
-		if f.job.follows(e.job.Name, g.end) {
-			s.fire(f, s.now(), TriggerAfter)
-		}
-	}
-}
-
-// Trigger starts a run of a job now and returns without waiting for its end.
-// The error wraps ErrNotFound if there is no such job, ErrBusy if the job's
-// overlap policy does not let it start, and ErrShutdown if Run is not going.
-// With the queue and replace policies the run may wait for an earlier one.
-func (s *Scheduler) Trigger(ctx context.Context, job string) (Run, error) {
-	if ctx.Err() != nil {
-		return Run{}, context.Cause(ctx)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.jobs[job]
-	if e == nil {
-		return Run{}, fmt.Errorf("job %q: %w", job, ErrNotFound)
-	}
-	now := time.Now()
-	r := Run{ID: newID(now), Job: job, Due: now, Trigger: TriggerManual, Status: StatusQueued, Nodes: len(e.job.Targets)}
-	if err := s.admit(e, r); err != nil {
-		return Run{}, fmt.Errorf("job %q: %w", job, err)
-	}
-	return r, nil
-}
-
-// Cancel ends a run that is going, with ErrCancelled as the cause, and does not
-// wait for its end. The error wraps ErrNotFound if it is not going.
-func (s *Scheduler) Cancel(run string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g := s.going[run]
-	if g == nil {
-		return fmt.Errorf("run %s: %w", run, ErrNotFound)
-	}
-	g.cancel(ErrCancelled)
-	return nil
-}
-
-// Abort cancels all runs that are going, with ErrShutdown as the cause, as Run
-// does when Grace is over. It is for whoever stops Run and can't wait.
-func (s *Scheduler) Abort() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, g := range s.going {
-		g.cancel(ErrShutdown)
+		s.start(is.Claim)
 	}
 }
 
@@ -492,7 +460,7 @@ func (s *Scheduler) Abort() {
 func (s *Scheduler) Seen() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.handled
+	return s.seen
 }
 
 func (s *Scheduler) event(e Event) {
@@ -526,6 +494,16 @@ func (s *Scheduler) poke() {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// starts returns when the next tick is acted on: when it falls, and the job's
+// jitter later.
+func (e *entry) starts() time.Time {
+	at := e.next.Add(e.jitter)
+	if e.held.After(at) {
+		return e.held
+	}
+	return at
 }
 
 // A dueHeap orders entries by when they are due, and by name at one time.

@@ -18,7 +18,7 @@ import (
 type rig struct {
 	*Scheduler
 	t    *testing.T
-	rec  recorder
+	rec  witness
 	step atomic.Int64 // how far the wall clock is off
 	stop context.CancelCauseFunc
 	done chan error
@@ -319,31 +319,31 @@ func TestSchedulerTrigger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		job := lasting(cronJob(t, "j", "0 0 1 1 *", nil), time.Hour)
 		r := startRig(t, job)
-		if _, err := r.Trigger(t.Context(), "nope"); !errors.Is(err, ErrNotFound) {
+		if _, err := r.Trigger(t.Context(), "nope", Request{}); !errors.Is(err, ErrNotFound) {
 			t.Errorf("Trigger of an unknown job = %v", err)
 		}
-		run, err := r.Trigger(t.Context(), "j")
+		run, err := r.Trigger(t.Context(), "j", Request{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if _, err := r.Trigger(t.Context(), "j"); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), run.ID) {
+		if _, err := r.Trigger(t.Context(), "j", Request{}); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), run.ID) {
 			t.Errorf("Trigger of a job that is going = %v, want ErrBusy that names run %s", err, run.ID)
 		}
-		if err := r.Cancel(run.ID); err != nil {
+		if err := r.Cancel(t.Context(), run.ID, "", ""); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
 		if res := r.rec.result(t, "n"); res.Status != StatusCancelled || res.Reason != ErrCancelled.Error() {
 			t.Errorf("a cancelled run ended %s: %q", res.Status, res.Reason)
 		}
-		if err := r.Cancel(run.ID); !errors.Is(err, ErrNotFound) {
+		if err := r.Cancel(t.Context(), run.ID, "", ""); !errors.Is(err, ErrNotFound) {
 			t.Errorf("Cancel of a run that has ended = %v", err)
 		}
 		if err := r.end(); err != nil {
 			t.Error(err)
 		}
-		if _, err := r.Trigger(t.Context(), "j"); !errors.Is(err, ErrShutdown) {
+		if _, err := r.Trigger(t.Context(), "j", Request{}); !errors.Is(err, ErrShutdown) {
 			t.Errorf("Trigger after Run = %v, want ErrShutdown", err)
 		}
 	})

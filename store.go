@@ -64,7 +64,7 @@ type Ledger interface {
 	// Beat says that an instance is alive, and puts the runs of instances that
 	// were silent for longer than the store's time to live back into the queue.
 	// An instance beats every fifth of that time, and stops all work when none
-	// has succeeded for four fifths of it.
+	// has succeeded for four fifths of it, unless it is alone.
 	Beat(ctx context.Context, self Instance) (Pulse, error)
 
 	// Adopt says which jobs there are: by name, with a fingerprint of what
@@ -139,7 +139,9 @@ type Instance struct {
 // A Pulse is what an instance must know.
 type Pulse struct {
 	Now    time.Time         // the store's clock, by which ticks fall due
-	TTL    time.Duration     // how long an instance may be silent
+	TTL    time.Duration     // how long an instance may be silent; 0: as long as it likes
+	Alone  bool              // no other instance can use the store, so silence takes no work away
+	Away   time.Time         // when, before this process had the store, an instance was last heard of; zero: not known
 	Owned  []string          // the runs that the store thinks the instance holds
 	Cancel map[string]string // those of them that shall end, and why
 }

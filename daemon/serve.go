@@ -97,10 +97,18 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	}
 	defer state.close() //nolint:errcheck // the kernel unlocks it anyway
 
+	var store loom.Store
+	if len(p.Stores) > 0 {
+		if store, err = p.Stores.Open(ctx, m.Config.Store, state.dir); err != nil {
+			return err
+		}
+		defer store.Close() //nolint:errcheck // all that was written is safe
+	}
+
 	cli.Configure(p.Dialer, m.Config.SSH)
 	pool := &loom.Pool{Dialer: p.Dialer, Max: m.Config.MaxWorkers, Idle: m.Config.SSH.Idle, Output: m.Config.History.Output, Log: log}
 	defer pool.Close() //nolint:errcheck // nobody is left to tell
-	scheduler := &loom.Scheduler{Pool: pool, Grace: m.Config.Grace, Log: log, Observe: loom.LogEvents(log)}
+	scheduler := &loom.Scheduler{Pool: pool, Store: store, Grace: m.Config.Grace, Log: log, Observe: loom.LogEvents(log)}
 	scheduler.Load(m)
 
 	super := &supervisor{log: log}
@@ -164,6 +172,7 @@ func heed(log *slog.Logger, began, now loom.Config) {
 		changed bool
 	}{
 		{"state", began.State != now.State},
+		{"store", began.Store != now.Store},
 		{"grace", began.Grace != now.Grace},
 		{"ssh.idle", began.SSH.Idle != now.SSH.Idle},
 		{"history.output", began.History.Output != now.History.Output},

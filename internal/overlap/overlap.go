@@ -50,7 +50,7 @@ func Admit(policy, run string, catchUp bool, going []Run) Verdict {
 	if len(going) == 0 {
 		return v
 	}
-	last := going[len(going)-1]
+	first := going[0]
 	waits := slices.ContainsFunc(going, func(r Run) bool { return r.Waits })
 	switch {
 	case catchUp:
@@ -66,9 +66,9 @@ func Admit(policy, run string, catchUp bool, going []Run) Verdict {
 		v.Wait = len(v.Cancel) > 0
 	case policy == queue && !waits:
 	case policy == queue:
-		v.Refused = last.still() + ", and one waits already"
+		v.Refused = first.still() + ", and one waits already"
 	default:
-		v.Refused = last.still()
+		v.Refused = first.still()
 	}
 	return v
 }

@@ -72,15 +72,20 @@ func (s *Store) silent(id string) bool {
 func (s *Store) ttl() time.Duration { return cmp.Or(s.options.TTL, 10*time.Second) }
 
 // Beat is part of loom.Ledger. It writes only if there is something to hand
-// back: which instances are alive need not outlive the process.
+// back, and now and then that somebody was there: which instances are alive need
+// not outlive the process. If the last write has failed, it tries another, so that
+// its success means that the store works.
 func (s *Store) Beat(ctx context.Context, self loom.Instance) (loom.Pulse, error) {
 	s.hear(self.ID)
+	if err := s.live(ctx, self.Leaving); err != nil {
+		return loom.Pulse{}, err
+	}
 	if self.Leaving {
 		s.mu.Lock()
 		delete(s.instances, self.ID)
 		s.mu.Unlock()
 	}
-	p := loom.Pulse{TTL: s.ttl(), Cancel: map[string]string{}}
+	p := loom.Pulse{TTL: s.ttl(), Alone: true, Away: s.away, Cancel: map[string]string{}}
 	owners := map[string]bool{}
 	rows, err := s.reading.QueryContext(ctx, "SELECT id, owner, coalesce(cancel, '') FROM runs INDEXED BY runs_going WHERE "+
 		going+" AND status = 'running' ORDER BY seq")
@@ -121,6 +126,28 @@ func (s *Store) Beat(ctx context.Context, self loom.Instance) (loom.Pulse, error
 	}
 	p.Now = ledger.Milli(s.now())
 	return p, nil
+}
+
+// lifeSign is how often the store keeps that an instance was alive.
+const lifeSign = 30 * time.Second
+
+// live keeps that an instance is alive now, if that was not done for a while.
+func (s *Store) live(ctx context.Context, leaving bool) error {
+	s.mu.Lock()
+	recent := time.Since(s.lived) < lifeSign
+	s.mu.Unlock()
+	if recent && !leaving && !s.failing.Load() {
+		return nil
+	}
+	err := s.write(ctx, func(t *tx) error {
+		return t.exec("INSERT INTO meta VALUES ('alive', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", t.now)
+	})
+	if err == nil {
+		s.mu.Lock()
+		s.lived = time.Now()
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // Adopt is part of loom.Ledger.
@@ -389,19 +416,19 @@ func (t *tx) going(j job) ([]overlap.Run, error) {
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
-	last := &all[len(all)-1] // the one that may be named
+	first := &all[0] // the one that may be named
 	err = t.each(func(r *sql.Rows) error {
 		var name string
-		if len(last.Nodes) == 3 {
-			last.More++
+		if len(first.Nodes) == 3 {
+			first.More++
 			return nil
 		}
 		if err := r.Scan(&name); err != nil {
 			return err
 		}
-		last.Nodes = append(last.Nodes, name)
+		first.Nodes = append(first.Nodes, name)
 		return nil
-	}, "SELECT n.name FROM results x JOIN nodes n ON n.id = x.node WHERE x.run = ? AND x.ended IS NULL ORDER BY n.name", seqs[len(seqs)-1])
+	}, "SELECT n.name FROM results x JOIN nodes n ON n.id = x.node WHERE x.run = ? AND x.ended IS NULL ORDER BY n.name", seqs[0])
 	return all, err
 }
 

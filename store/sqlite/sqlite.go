@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustinlacewell/loom"
@@ -56,8 +57,12 @@ type Store struct {
 	stopped  chan struct{} // the writer has ended
 	once     sync.Once
 
+	away    time.Time   // when an instance of an earlier process was last alive; zero: not known
+	failing atomic.Bool // the last write came to nothing
+
 	mu        sync.Mutex
 	instances map[string]time.Time // when each was last heard of, by the monotonic clock
+	lived     time.Time            // when it was last written that one was alive
 }
 
 var (
@@ -128,7 +133,11 @@ func (s *Store) open(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	var alive sql.NullInt64
+	err = s.reading.QueryRowContext(ctx, "SELECT max(at) FROM (SELECT value AS at FROM meta WHERE name = 'alive' "+
+		"UNION ALL SELECT * FROM (SELECT queued FROM runs ORDER BY seq DESC LIMIT 1))").Scan(&alive)
+	s.away = moment(alive)
+	return err
 }
 
 // Close waits for what is being written and lets go of the file.

@@ -34,6 +34,14 @@ const (
 // the disk. Work that has begun is waited for even if ctx ends, so that its
 // outcome is known. do may be called several times.
 func (s *Store) write(ctx context.Context, do func(*tx) error) error {
+	err := s.request(ctx, do)
+	if err == nil || errors.Is(err, loom.ErrStoreDown) {
+		s.failing.Store(err != nil)
+	}
+	return err
+}
+
+func (s *Store) request(ctx context.Context, do func(*tx) error) error {
 	r := &request{do: do, done: make(chan error, 1)}
 	select {
 	case <-s.closing:

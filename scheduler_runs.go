@@ -1,0 +1,362 @@
+package loom
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A going is a run in progress.
+type going struct {
+	claim  Claim
+	job    *Job
+	cancel context.CancelCauseFunc
+	began  time.Time
+
+	end Run // as the pool ended it
+}
+
+// start begins a run that was claimed, in a goroutine that Run waits for. s.mu is
+// held.
+func (s *Scheduler) start(c Claim) {
+	if s.going[c.Run.ID] != nil {
+		return // a repetition
+	}
+	ctx, cancel := context.WithCancelCause(context.Background()) // ended by Cancel and Abort, not by Run's context
+	g := &going{claim: c, cancel: cancel, began: time.Now()}
+	if e := s.jobs[c.Run.Job]; e != nil {
+		g.job = e.job.on(c.Run.Targets)
+	}
+	s.going[c.Run.ID] = g
+	s.runs.Go(func() {
+		defer cancel(nil)
+		s.work(ctx, g)
+		s.ended(ctx, g)
+	})
+}
+
+// work does a run, or what is left of it, and has the store know how it ended.
+func (s *Scheduler) work(ctx context.Context, g *going) {
+	rec := newRecorder(s, g)
+	defer rec.close()
+	left, err := s.left(ctx, g)
+	if err != nil {
+		return // cancelled before the store could say what was done
+	}
+	rec.had(left)
+	if g.job == nil {
+		rec.abandon(ctx, left)
+		return
+	}
+	r := g.claim.Run
+	r.Started = cmp.Or(r.Started, g.began)
+	_ = s.Pool.run(ctx, g.job, r, left, func(e Event) { // its events tell all that the error does
+		if e.Kind == KindRunEnded {
+			g.end = *e.Ran // nothing else goes on then
+			s.follow(ctx, g)
+		}
+		rec.add(ctx, e)
+		s.event(e)
+	})
+	rec.finish(ctx, g.end)
+}
+
+// ended forgets a run and starts what waited for it.
+func (s *Scheduler) ended(ctx context.Context, g *going) {
+	s.mu.Lock()
+	delete(s.going, g.claim.Run.ID)
+	waiting := s.queued > 0
+	s.mu.Unlock()
+	if waiting {
+		s.take(context.WithoutCancel(ctx))
+	}
+}
+
+// take starts the runs that wait in the store and may begin.
+func (s *Scheduler) take(ctx context.Context) {
+	for {
+		s.mu.Lock()
+		open := s.open
+		s.mu.Unlock()
+		if !open {
+			return
+		}
+		c, err := s.memory.Take(ctx, s.self.ID)
+		if !s.works(ctx, err) {
+			return
+		}
+		s.mu.Lock()
+		if c == nil {
+			if len(s.going) == 0 {
+				s.queued = 0
+			}
+			s.mu.Unlock()
+			return
+		}
+		s.queued = max(s.queued-1, 0)
+		s.start(*c)
+		s.mu.Unlock()
+	}
+}
+
+// follow fires the jobs that are to follow a run. That is done before the run is
+// recorded as ended, so that no crash can come between: one that is fired again
+// names the same run, and the store fires it once.
+func (s *Scheduler) follow(ctx context.Context, g *going) {
+	s.mu.Lock()
+	var firings []Firing
+	now := s.now()
+	for _, f := range s.followers[g.claim.Run.Job] {
+		if s.open && f.job.follows(g.claim.Run.Job, g.end.Status) {
+			firings = append(firings, Firing{Job: f.job.Name, Key: "after " + g.claim.Run.ID, Overlap: f.job.Overlap, Claim: true,
+				Run: Run{ID: newID(now), Job: f.job.Name, Due: now, Trigger: TriggerAfter, By: g.claim.Run.ID, Nodes: len(f.job.Targets)}})
+		}
+	}
+	s.mu.Unlock()
+	if len(firings) == 0 {
+		return
+	}
+	for pause := time.Second; !s.fire(ctx, firings); pause = min(2*pause, 10*time.Second) {
+		if wait(ctx, pause) != nil {
+			return
+		}
+	}
+}
+
+// on returns the job with only the named ones of its targets; nil means all.
+func (j *Job) on(targets []string) *Job {
+	if targets == nil {
+		return j
+	}
+	some := *j
+	some.Targets = nil
+	for _, n := range j.Targets {
+		if slices.Contains(targets, n.Name) {
+			some.Targets = append(some.Targets, n)
+		}
+	}
+	return &some
+}
+
+// A Request says who wants a run, and of what. The zero value is all of a job,
+// wanted by nobody in particular.
+type Request struct {
+	By      string   // who
+	Why     string   // what for
+	Key     string   // if not "", the same key again for the same job gets the run that it started first
+	Targets []string // names of some of the job's nodes; nil: all
+}
+
+// Trigger starts a run of a job now and returns without waiting for its end.
+// The error wraps ErrNotFound if there is no such job or node, ErrBusy if the
+// job's overlap policy does not let it start, ErrShutdown if Run is not going, and
+// ErrStoreDown if the run could not be recorded. With the queue and replace
+// policies the run may wait for an earlier one; its Status says so.
+func (s *Scheduler) Trigger(ctx context.Context, job string, q Request) (Run, error) {
+	if ctx.Err() != nil {
+		return Run{}, context.Cause(ctx)
+	}
+	s.mu.Lock()
+	e, open := s.jobs[job], s.open
+	s.mu.Unlock()
+	switch {
+	case !open:
+		return Run{}, fmt.Errorf("job %q: %w", job, ErrShutdown)
+	case e == nil:
+		return Run{}, fmt.Errorf("job %q: %w", job, ErrNotFound)
+	}
+	f, err := e.job.request(q, s.now())
+	if err != nil {
+		return Run{}, err
+	}
+	fired, err := s.memory.Fire(ctx, s.self.ID, []Firing{f})
+	if err != nil {
+		return Run{}, fmt.Errorf("job %q: %w", job, err)
+	}
+	is := fired[0]
+	if is.Claim.Run.ID == "" {
+		return Run{}, fmt.Errorf("job %q: %w", job, &refusedError{is.Why})
+	}
+	if is.Claim.Run.ID == f.Run.ID { // else an earlier one had the key
+		s.fired(f, is)
+	}
+	return is.Claim.Run, nil
+}
+
+// request makes a firing of what is asked for.
+func (j *Job) request(q Request, now time.Time) (Firing, error) {
+	r := Run{ID: newID(now), Job: j.Name, Due: now, Trigger: TriggerManual, By: q.By, Targets: q.Targets}
+	r.Nodes = len(j.on(q.Targets).Targets)
+	for _, name := range q.Targets {
+		if !slices.ContainsFunc(j.Targets, func(n *Node) bool { return n.Name == name }) {
+			return Firing{}, fmt.Errorf("job %q has no target %s: %w", j.Name, name, ErrNotFound)
+		}
+	}
+	return Firing{Job: j.Name, Run: r, Why: q.Why, Key: q.Key, Overlap: j.Overlap, Claim: true}, nil
+}
+
+// A refusedError says why a run was not started.
+type refusedError struct{ why string }
+
+func (e *refusedError) Error() string { return e.why }
+
+// Is makes it an ErrBusy.
+func (e *refusedError) Is(target error) bool { return target == ErrBusy }
+
+// Cancel ends a run that is going or waits, with ErrCancelled as the cause, and
+// does not wait for its end. by and why are remembered. The error wraps ErrNotFound
+// if the run has ended or there is none.
+func (s *Scheduler) Cancel(ctx context.Context, run, by, why string) error {
+	s.init()
+	if s.Store != nil {
+		if err := s.Store.Act(ctx, Action{Verb: VerbCancel, Object: run, By: by, Why: why}); err != nil {
+			return fmt.Errorf("cancel run %s: %w", run, err)
+		}
+		s.pulse.soon()
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.going[run]
+	if g == nil {
+		return fmt.Errorf("run %s: %w", run, ErrNotFound)
+	}
+	g.cancel(ErrCancelled)
+	return nil
+}
+
+// Abort cancels all runs that are going, with ErrShutdown as the cause, as Run
+// does when Grace is over. It is for whoever stops Run and can't wait.
+func (s *Scheduler) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.going {
+		g.cancel(ErrShutdown)
+	}
+}
+
+// leftover is what an earlier claim on a run has left: how far it came.
+type leftover struct {
+	results map[string]Result
+	lines   map[string]map[Stream]int // recorded of each node's attempt in progress
+	late    error                     // why nodes that were not begun are not begun now; nil: they are
+}
+
+// left returns what is left of a run that was begun before, or waited while
+// nobody was there.
+func (s *Scheduler) left(ctx context.Context, g *going) (leftover, error) {
+	var l leftover
+	s.mu.Lock()
+	gap := s.gap
+	s.mu.Unlock()
+	r := g.claim.Run
+	if g.job != nil && gap.all && !r.Due.After(gap.to) && s.Store != nil {
+		m := g.job.Missed
+		if age := s.now().Sub(cmp.Or(r.Queued, r.Due)); m.Within > 0 && age > m.Within && r.Trigger != TriggerManual {
+			l.late = fmt.Errorf("%w: not begun: %v, and it was due more than %v before", ErrCancelled, gap, m.Within)
+		}
+	}
+	if g.claim.Epoch < 2 {
+		return l, nil
+	}
+	for pause := time.Second; ; pause = min(2*pause, 10*time.Second) {
+		err := s.reread(ctx, r.ID, &l)
+		if s.works(ctx, err) {
+			return l, nil
+		}
+		if err := wait(ctx, pause); err != nil {
+			return l, err
+		}
+	}
+}
+
+// reread reads from the store how far a run came.
+func (s *Scheduler) reread(ctx context.Context, run string, l *leftover) error {
+	results, err := s.memory.Results(ctx, ResultQuery{Runs: []string{run}})
+	if err != nil {
+		return err
+	}
+	l.results, l.lines = map[string]Result{}, map[string]map[Stream]int{}
+	for _, r := range results {
+		l.results[r.Node] = r
+		if r.Status.Ended() {
+			continue
+		}
+		var begun time.Time // of the attempt
+		if n := len(r.Earlier); n > 0 {
+			begun = r.Earlier[n-1].Ended
+		}
+		if l.lines[r.Node], err = s.recorded(ctx, run, r.Node, begun); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recorded counts the lines that a node printed since begun.
+func (s *Scheduler) recorded(ctx context.Context, run, node string, begun time.Time) (map[Stream]int, error) {
+	n := map[Stream]int{}
+	for q := (OutputQuery{Run: run, Node: node}); ; {
+		chunks, err := s.memory.Output(ctx, q)
+		if err != nil || len(chunks) == 0 {
+			return n, err
+		}
+		for _, c := range chunks {
+			q.After = c.Cursor
+			for _, l := range c.Lines {
+				if !l.Time.Before(begun) {
+					n[l.Stream]++
+				}
+			}
+		}
+	}
+}
+
+// Health returns since when the store can't be used and why, or a zero time and
+// nil.
+func (s *Scheduler) Health() (since time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.down.since, s.down.err
+}
+
+// An outage is a time in which the store can't be used.
+type outage struct {
+	since time.Time
+	err   error
+}
+
+// works notes whether the store could do what it was asked for, and says so. An
+// end of ctx says nothing about the store.
+func (s *Scheduler) works(ctx context.Context, err error) bool {
+	if err != nil && (ctx.Err() != nil || errors.Is(err, ErrFenced)) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil && s.down.err == nil:
+	case err == nil:
+		now := s.now()
+		s.log().Info("store is back: ticks are acted on again", "down", now.Sub(s.down.since).Round(time.Second))
+		s.event(Event{Kind: KindStoreBack, Time: time.Now()})
+		if from := s.down.since; now.Sub(from) > time.Second {
+			what := "the store was down"
+			if s.gap.all && !s.gap.to.Before(from.Add(-time.Second)) && !s.gap.from.IsZero() {
+				from, what = s.gap.from, s.gap.what+", then the store was down,"
+			}
+			s.gap = gap{from: from, to: now, what: what, all: true}
+		}
+		s.down = outage{}
+	case s.down.err == nil:
+		s.down = outage{since: s.now(), err: err}
+		s.log().Error("store is down: no tick is acted on until it is back; what runs goes on", "err", err)
+		s.event(Event{Kind: KindStoreDown, Time: time.Now(), Text: err.Error()})
+	default:
+		s.down.err = err
+	}
+	return err == nil
+}
