@@ -62,9 +62,10 @@ type APIConfig struct {
 
 // History says how much is kept of what happened.
 type History struct {
-	Keep     time.Duration
-	KeepRuns int
-	Output   int64 // bytes kept of each node's output
+	Keep      time.Duration // runs, with their results and output; 0: however old
+	KeepRuns  int           // runs of each job; 0: however many
+	KeepTicks time.Duration // what became of ticks, counts of days, and what people did; 0: however old
+	Output    int64         // bytes kept of each node's output
 }
 
 // A mainSpec is the main file.
@@ -103,9 +104,10 @@ type apiSpec struct {
 }
 
 type historySpec struct {
-	Keep     time.Duration
-	KeepRuns int `yaml:"keep_runs"`
-	Output   sizeSpec
+	Keep      time.Duration
+	KeepRuns  int           `yaml:"keep_runs"`
+	KeepTicks time.Duration `yaml:"keep_ticks"`
+	Output    sizeSpec
 }
 
 type secretsSpec struct {
@@ -173,7 +175,7 @@ func (l *load) main() bool {
 		return false
 	}
 	spec := mainSpec{MaxWorkers: 10, Store: "sqlite", Grace: 30 * time.Second, InventoryRefresh: 5 * time.Minute,
-		History: historySpec{Keep: 90 * 24 * time.Hour, KeepRuns: 1000, Output: 1 << 20}}
+		History: historySpec{Keep: 90 * 24 * time.Hour, KeepRuns: 1000, KeepTicks: 400 * 24 * time.Hour, Output: 1 << 20}}
 	root := tree.Root
 	if root == nil {
 		l.reportFile(l.file, fmt.Errorf("the file is empty: it must at least say where the nodes and jobs are (nodesfile, jobspath)"))
@@ -276,7 +278,7 @@ func (l *load) configure(spec *mainSpec, keys map[string]bind.Pair) {
 			ConnectTimeout: time.Duration(spec.SSH.ConnectTimeout), Keepalive: time.Duration(spec.SSH.Keepalive), Idle: time.Duration(spec.SSH.Idle),
 		},
 		API:     APIConfig{Listen: string(spec.API.Listen), HTTP: string(spec.API.HTTP)},
-		History: History{Keep: spec.History.Keep, KeepRuns: spec.History.KeepRuns, Output: int64(spec.History.Output)},
+		History: History{Keep: spec.History.Keep, KeepRuns: spec.History.KeepRuns, KeepTicks: spec.History.KeepTicks, Output: int64(spec.History.Output)},
 		Secrets: l.path(spec.Secrets.File),
 	}
 	if c.State == "" {
