@@ -29,6 +29,7 @@ func arrows() map[string][]string {
 		"":       append(outer, "loomtest", "ssh", "tasks"),
 		"tasks":  append(outer, "loomtest", "ssh"),
 		"ssh":    append(outer, "loomtest", "tasks"),
+		"api":    {"cli", "cmd", "daemon", "loomtest", "notify", "resource", "ssh", "store", "tasks", "web"},
 		"cli":    {"cmd", "daemon", "loomtest", "ssh", "store", "tasks"},
 		"daemon": {"cmd", "loomtest", "ssh", "store", "tasks"},
 		"store":  {"api", "cli", "cmd", "daemon", "loomtest", "notify", "resource", "ssh", "tasks", "web"},

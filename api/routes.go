@@ -1,0 +1,335 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/dustinlacewell/loom"
+)
+
+// How much there is of a list in one answer, at most.
+const (
+	mostItems  = 1000
+	mostChunks = 100
+	mostWait   = time.Minute
+)
+
+// A Page is a part of a list that can be long.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty" doc:"A parameter of the next request says this; left out: there is no more"`
+}
+
+// A body is what is answered.
+type body[T any] struct{ Body T }
+
+// routes returns what the server answers. stopping is closed when those who wait
+// for something shall wait no more.
+func (s *Server) routes(stopping <-chan struct{}) http.Handler {
+	mux := http.NewServeMux()
+	config := huma.DefaultConfig("Loom", cmp.Or(s.Version, "devel"))
+	config.Info.Description = "What the daemon remembers, and orders for it."
+	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
+	config.RejectUnknownQueryParameters = true
+	api := humago.New(mux, config)
+	s.daemon(api)
+	s.archive(api)
+	s.orders(api)
+	s.output(api, stopping)
+	s.ledger(mux)
+	s.probes(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		(&Problem{Type: "about:blank", Title: "Not found", Status: http.StatusNotFound,
+			Detail: fmt.Sprintf("nothing answers %s %s here: /openapi.json says what does", r.Method, r.URL.Path)}).write(w)
+	})
+	return mux
+}
+
+// get and post add operations.
+func get[In, Out any](api huma.API, path, tag, id, summary string, do func(context.Context, *In) (Out, error)) {
+	operation(api, http.MethodGet, path, tag, id, summary, do)
+}
+
+func post[In, Out any](api huma.API, path, tag, id, summary string, do func(context.Context, *In) (Out, error)) {
+	operation(api, http.MethodPost, path, tag, id, summary, do)
+}
+
+func operation[In, Out any](api huma.API, method, path, tag, id, summary string, do func(context.Context, *In) (Out, error)) {
+	op := huma.Operation{OperationID: id, Method: method, Path: Prefix + path, Summary: summary, Tags: []string{tag},
+		BodyReadTimeout: -1} // it was read
+	huma.Register(api, op, func(ctx context.Context, in *In) (*body[Out], error) {
+		out, err := do(ctx, in)
+		if err != nil {
+			return nil, problem(err)
+		}
+		return &body[Out]{out}, nil
+	})
+}
+
+// probes add what supervisors ask.
+func (s *Server) probes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if p := s.ready(r.Context()); p != nil {
+			p.write(w)
+			return
+		}
+		_, _ = fmt.Fprintln(w, "ok")
+	})
+}
+
+// Done is what is answered when there is nothing to tell.
+type Done struct {
+	OK bool `json:"ok"`
+}
+
+// daemon adds what concerns the daemon as a whole.
+func (s *Server) daemon(api huma.API) {
+	get(api, "/status", "daemon", "status", "How things stand", func(ctx context.Context, _ *struct{}) (Status, error) {
+		return s.Status(ctx), nil
+	})
+	post(api, "/reload", "daemon", "reload", "Read the files again", func(ctx context.Context, _ *struct{}) (Done, error) {
+		if s.Control == nil {
+			return Done{}, s.alone("read files")
+		}
+		if err := s.Control.Reload(ctx); err != nil {
+			return Done{}, asInvalid(err)
+		}
+		return Done{true}, nil
+	})
+	type backup struct {
+		Body struct {
+			File string `json:"file" doc:"On the daemon's machine: an absolute name, of a file that does not exist"`
+		}
+	}
+	post(api, "/backup", "daemon", "backup", "Copy the store to a file", func(ctx context.Context, in *backup) (Done, error) {
+		return Done{true}, s.backup(ctx, in.Body.File)
+	})
+}
+
+// alone says that a server without a daemon can't do what was asked for.
+func (s *Server) alone(what string) error {
+	return &Problem{Type: "urn:loom:unsupported", Title: "Not supported", Status: http.StatusNotImplemented,
+		Detail: "this server only shows what is remembered: it can't " + what}
+}
+
+// asInvalid is for errors that are the caller's, whatever they are called.
+func asInvalid(err error) error {
+	if p := problem(err); p.Status != http.StatusInternalServerError {
+		return p
+	}
+	return invalid(err.Error())
+}
+
+func (s *Server) backup(ctx context.Context, file string) error {
+	store, ok := s.Store.(loom.Backuper)
+	if !ok {
+		return &Problem{Type: "urn:loom:unsupported", Title: "Not supported", Status: http.StatusNotImplemented,
+			Detail: "this kind of store can't be copied by loom: use the tools of its database"}
+	}
+	if !filepath.IsAbs(file) {
+		return invalid(fmt.Sprintf("back up to %q: give the file's absolute name: the daemon's directory is not yours", file))
+	}
+	if _, err := os.Lstat(file); err == nil {
+		return fmt.Errorf("back up to %s: %w: name another file", file, fs.ErrExist)
+	}
+	return store.Backup(ctx, file)
+}
+
+// archive adds what is remembered.
+func (s *Server) archive(api huma.API) {
+	type jobs struct {
+		Name []string `query:"name,explode" doc:"Only these; those that are not known are left out"`
+	}
+	get(api, "/jobs", "jobs", "list-jobs", "Jobs, by name", func(ctx context.Context, in *jobs) (Page[JobState], error) {
+		states, err := s.Store.Jobs(ctx, in.Name...)
+		return Page[JobState]{Items: list(states, NewJobState)}, err
+	})
+	type job struct {
+		Name string `path:"name"`
+	}
+	get(api, "/jobs/{name}", "jobs", "get-job", "A job", func(ctx context.Context, in *job) (JobState, error) {
+		states, err := s.Store.Jobs(ctx, in.Name)
+		if err == nil && len(states) == 0 {
+			err = fmt.Errorf("job %q: %w", in.Name, loom.ErrNotFound)
+		}
+		if err != nil {
+			return JobState{}, err
+		}
+		return NewJobState(states[0]), nil
+	})
+	s.runs(api)
+	type ticks struct {
+		Job   string    `path:"name"`
+		From  time.Time `query:"from" doc:"Ticks from here on, and ranges that reach to here"`
+		To    time.Time `query:"to" doc:"Up to here; the end of the page before says where to go on"`
+		Limit int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
+	}
+	get(api, "/jobs/{name}/ticks", "jobs", "list-ticks", "What became of a job's ticks, newest first", func(ctx context.Context, in *ticks) (Page[Tick], error) {
+		found, err := s.Store.Ticks(ctx, loom.TickQuery{Job: in.Job, From: local(in.From), To: local(in.To), Limit: in.Limit})
+		page := Page[Tick]{Items: list(found, NewTick)}
+		if len(found) == in.Limit {
+			page.Next = utc(before(found[len(found)-1])).Format(time.RFC3339Nano)
+		}
+		return page, err
+	})
+	type days struct {
+		Job  string    `query:"job" doc:"Left out: all together"`
+		From time.Time `query:"from" required:"true"`
+		To   time.Time `query:"to" doc:"Left out: today"`
+	}
+	get(api, "/days", "runs", "list-days", "How many runs ended how, by day, oldest first", func(ctx context.Context, in *days) (Page[DayCount], error) {
+		found, err := s.Store.Days(ctx, loom.DayQuery{Job: in.Job, From: local(in.From), To: local(in.To)})
+		return Page[DayCount]{Items: list(found, func(d loom.DayCount) DayCount { return DayCount(d) })}, err
+	})
+	type actions struct {
+		Object string `query:"object" doc:"A job's name, a run's ID, ..."`
+		Before int64  `query:"before" minimum:"0" doc:"Only those older than the one with this ID"`
+		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
+	}
+	get(api, "/actions", "actions", "list-actions", "What people did, newest first", func(ctx context.Context, in *actions) (Page[Action], error) {
+		found, err := s.Store.Actions(ctx, loom.ActionQuery{Object: in.Object, Before: in.Before, Limit: in.Limit})
+		page := Page[Action]{Items: list(found, NewAction)}
+		if len(found) == in.Limit {
+			page.Next = fmt.Sprint(found[len(found)-1].ID)
+		}
+		return page, err
+	})
+}
+
+// before is where the ticks older than t end.
+func before(t loom.Tick) time.Time { return t.Due.Add(-time.Millisecond) }
+
+// runs adds runs and what they did.
+func (s *Server) runs(api huma.API) {
+	type runs struct {
+		ID      string        `query:"id" doc:"Those whose IDs begin with this"`
+		Job     string        `query:"job"`
+		Status  []loom.Status `query:"status,explode"`
+		Trigger loom.Trigger  `query:"trigger"`
+		Node    string        `query:"node" doc:"Those that were at work there"`
+		Text    string        `query:"text" doc:"Part of the job's name, of who asked for it, or of a reason"`
+		Since   time.Time     `query:"since" doc:"Queued at or after"`
+		Until   time.Time     `query:"until" doc:"Queued before"`
+		Before  string        `query:"before" doc:"Only those older than the one with this ID"`
+		Limit   int           `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
+	}
+	get(api, "/runs", "runs", "list-runs", "Runs, newest first", func(ctx context.Context, in *runs) (Page[Run], error) {
+		found, err := s.Store.Runs(ctx, loom.RunQuery{ID: in.ID, Job: in.Job, Status: in.Status, Trigger: in.Trigger, Node: in.Node,
+			Text: in.Text, Since: local(in.Since), Until: local(in.Until), Before: in.Before, Limit: in.Limit})
+		page := Page[Run]{Items: list(found, NewRun)}
+		if len(found) == in.Limit {
+			page.Next = found[len(found)-1].ID
+		}
+		return page, err
+	})
+	type run struct {
+		ID string `path:"run" doc:"A run's ID, or its beginning if there is only one of that"`
+	}
+	get(api, "/runs/{run}", "runs", "get-run", "A run", func(ctx context.Context, in *run) (Run, error) {
+		r, err := s.run(ctx, in.ID)
+		return NewRun(r), err
+	})
+	type one struct {
+		ID   string `path:"run" doc:"A run's ID, or its beginning if there is only one of that"`
+		Node string `query:"node"`
+	}
+	get(api, "/runs/{run}/results", "runs", "list-results-of-run", "What a run did, by node", func(ctx context.Context, in *one) (Page[Result], error) {
+		r, err := s.run(ctx, in.ID)
+		if err != nil {
+			return Page[Result]{}, err
+		}
+		found, err := s.Store.Results(ctx, loom.ResultQuery{Runs: []string{r.ID}, Node: in.Node})
+		return Page[Result]{Items: list(found, NewResult)}, err
+	})
+	type several struct {
+		Run  []string `query:"run,explode" doc:"Their whole IDs"`
+		Node string   `query:"node"`
+	}
+	get(api, "/results", "runs", "list-results", "What several runs did, in their order, then by node", func(ctx context.Context, in *several) (Page[Result], error) {
+		found, err := s.Store.Results(ctx, loom.ResultQuery{Runs: in.Run, Node: in.Node})
+		return Page[Result]{Items: list(found, NewResult)}, err
+	})
+}
+
+// run returns the run whose ID is id or, if there is just one, begins with it.
+func (s *Server) run(ctx context.Context, id string) (loom.Run, error) {
+	found, err := s.Store.Runs(ctx, loom.RunQuery{ID: id, Limit: 2})
+	switch {
+	case err != nil:
+		return loom.Run{}, err
+	case len(found) == 0:
+		return loom.Run{}, fmt.Errorf("run %s: %w: it never was, or is not kept any more", id, loom.ErrNotFound)
+	case len(found) > 1:
+		return loom.Run{}, invalid(fmt.Sprintf("run %s: several runs begin so: give more of the ID", id))
+	}
+	return found[0], nil
+}
+
+// orders adds what people ask for.
+func (s *Server) orders(api huma.API) {
+	type trigger struct {
+		Job  string `path:"name"`
+		Key  string `header:"Idempotency-Key" maxLength:"200" doc:"However often a job is triggered with the same key, one run is started"`
+		Body struct {
+			Targets []string `json:"targets,omitzero" doc:"Some of the job's nodes; left out: all"`
+			Why     string   `json:"why,omitempty"`
+		} `required:"false"`
+	}
+	post(api, "/jobs/{name}/runs", "jobs", "run-job", "Run a job now", func(ctx context.Context, in *trigger) (Run, error) {
+		if s.Control == nil {
+			return Run{}, s.alone("run jobs")
+		}
+		r, err := s.Control.Trigger(ctx, Order{Job: in.Job, By: caller(ctx), Why: in.Body.Why, Targets: in.Body.Targets, Key: in.Key})
+		return NewRun(r), err
+	})
+	type cancel struct {
+		ID   string `path:"run" doc:"The whole ID"`
+		Body struct {
+			Why string `json:"why,omitempty"`
+		} `required:"false"`
+	}
+	post(api, "/runs/{run}/cancel", "runs", "cancel-run", "End a run", func(ctx context.Context, in *cancel) (Done, error) {
+		return Done{true}, s.act(ctx, loom.Action{Verb: loom.VerbCancel, Object: in.ID, Why: in.Body.Why})
+	})
+	type action struct {
+		Body struct {
+			Verb   string    `json:"verb" minLength:"1" maxLength:"100" doc:"pause and resume a job, cancel a run; others are only written down"`
+			Object string    `json:"object,omitempty" doc:"The job's name, the run's ID, ..."`
+			Why    string    `json:"why,omitempty"`
+			Until  time.Time `json:"until,omitzero" doc:"Of a pause; left out: until it is resumed"`
+			By     string    `json:"by,omitempty" doc:"On whose behalf; left out: the user who connects"`
+		}
+	}
+	post(api, "/actions", "actions", "act", "Pause or resume a job, or cancel a run, and write down who did", func(ctx context.Context, in *action) (Done, error) {
+		b := in.Body
+		return Done{true}, s.act(ctx, loom.Action{Verb: b.Verb, Object: b.Object, Why: b.Why, Until: local(b.Until), By: b.By})
+	})
+}
+
+// act does what a person asks for. A run that this daemon works on need not wait
+// for the store to tell that it shall end, nor for a store that is down.
+func (s *Server) act(ctx context.Context, a loom.Action) error {
+	a.By = cmp.Or(a.By, caller(ctx))
+	err := s.Store.Act(ctx, a)
+	if a.Verb != loom.VerbCancel || s.Control == nil || err != nil && problem(err).Type != "urn:loom:store-down" {
+		return err
+	}
+	why := "cancelled by " + a.By
+	if a.Why != "" {
+		why += ": " + a.Why
+	}
+	if s.Control.Cancel(ctx, a.Object, why) == nil {
+		return nil
+	}
+	return err // the run is another daemon's, or the store is down
+}

@@ -1,0 +1,268 @@
+package api
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dustinlacewell/loom"
+)
+
+// The patience of a server, and what it takes at once.
+const (
+	headerTime = 10 * time.Second // for a request's header
+	bodyTime   = 30 * time.Second // for its body
+	writeTime  = 30 * time.Second // for each piece of the answer
+	pieceSize  = 64 << 10
+	idleTime   = 2 * time.Minute // between requests
+	stopTime   = 5 * time.Second // for requests to end when the server stops
+
+	headerBytes = 128 << 10
+	bodyBytes   = 1 << 20
+	ledgerBytes = 64 << 20
+)
+
+// Prefix is where the API begins.
+const Prefix = "/api/v1"
+
+// A Server answers requests. Its fields must not change once it serves.
+type Server struct {
+	Store   loom.Store
+	Control Control      // nil: the store is all there is
+	Version string       // of the program
+	Log     *slog.Logger // nil: slog.Default()
+
+	health health
+}
+
+// A Control is what a Server needs of the daemon around it. It is safe for
+// concurrent use.
+type Control interface {
+	// Manifest returns the manifest in force, or nil.
+	Manifest() *loom.Manifest
+
+	// Status returns what only the daemon knows: Started, StateDir, Next,
+	// Stopping, and of the Store its Kind and, if the daemon finds it down, the
+	// rest. The server adds all else. It does not block.
+	Status() Status
+
+	// Trigger starts a run of a job. The error wraps loom.ErrNotFound if there is
+	// no such job, or a target that is none of its nodes, loom.ErrBusy if its
+	// overlap policy does not let it start, loom.ErrShutdown if the daemon stops.
+	Trigger(ctx context.Context, o Order) (loom.Run, error)
+
+	// Cancel ends a run that this daemon works on. The error wraps
+	// loom.ErrNotFound if it works on no such run. The store may know already
+	// that it shall end.
+	Cancel(ctx context.Context, run, why string) error
+
+	// Reload reads the files again and returns when what they say is in force.
+	// The error joins the problems.
+	Reload(ctx context.Context) error
+}
+
+// An Order asks for a run of a job, by hand.
+type Order struct {
+	Job     string
+	By      string   // who asks
+	Why     string   // one sentence, or ""
+	Targets []string // some of the job's nodes; nil: all
+	Key     string   // if not "", one run is started for each job and key, however often it is asked for
+}
+
+// Serve answers requests that come over l, which it closes, until ctx ends.
+// Requests that wait for something are then answered at once, others are given a
+// few seconds. It returns when all have ended.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	var active requests
+	srv := &http.Server{
+		Handler:           active.count(s.outer(s.routes(ctx.Done()))),
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    headerBytes,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withPeer,
+		ErrorLog:          slog.NewLogLogger(s.log().Handler(), slog.LevelDebug), // what clients do wrong
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	var err error
+	select {
+	case err = <-served:
+		err = fmt.Errorf("serve %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	soon, done := context.WithTimeout(base, stopTime)
+	defer done()
+	if srv.Shutdown(soon) != nil {
+		cancel(loom.ErrShutdown)
+		_ = srv.Close() // they were asked nicely
+	}
+	active.wait()
+	if err == nil {
+		<-served
+	}
+	return err
+}
+
+func (s *Server) log() *slog.Logger { return cmp.Or(s.Log, slog.Default()) }
+
+// requests counts those that are being answered: http.Server does not wait for
+// what it closes.
+type requests struct {
+	mu     sync.Mutex
+	closed bool
+	active sync.WaitGroup
+}
+
+func (q *requests) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q.mu.Lock()
+		if q.closed {
+			q.mu.Unlock()
+			problem(loom.ErrShutdown).write(w)
+			return
+		}
+		q.active.Add(1)
+		q.mu.Unlock()
+		defer q.active.Done()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (q *requests) wait() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.active.Wait()
+}
+
+type peerKey struct{}
+
+// withPeer notes who is at the other end of a connection.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	p, err := peerOf(u)
+	if err != nil {
+		return ctx // nobody is trusted then
+	}
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+// caller returns the name of who sent a request.
+func caller(ctx context.Context) string {
+	p, _ := ctx.Value(peerKey{}).(peer)
+	return p.name()
+}
+
+// outer is what happens to each request.
+func (s *Server) outer(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &answer{ResponseWriter: w, control: http.NewResponseController(w)}
+		began := time.Now()
+		defer func() {
+			if v := recover(); v != nil {
+				s.log().Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+				if out.status == 0 {
+					problem(errors.New("the daemon made a mistake with this request: its log says more")).write(out)
+				}
+			}
+			out.patience()
+			s.log().Debug("request", "method", r.Method, "path", r.URL.Path, "status", out.status, "took", time.Since(began))
+		}()
+		if p, ok := r.Context().Value(peerKey{}).(peer); !ok || !p.trusted() {
+			refuse(p, ok).write(out)
+			return
+		}
+		if p := s.read(out, r); p != nil {
+			p.write(out)
+			return
+		}
+		next.ServeHTTP(out, r)
+	})
+}
+
+// refuse says why a peer is not let in.
+func refuse(p peer, known bool) *Problem {
+	who, own := "whoever connects this way", peer{uid: os.Getuid()}
+	if known {
+		who = "user " + p.name()
+	}
+	only := own.name() + " and root"
+	if own.uid == 0 {
+		only = "root"
+	}
+	return problem(fmt.Errorf("%w: %s is not let in: this daemon works for %s", fs.ErrPermission, who, only))
+}
+
+// read takes all of a request's body, of which there may be so much, in a time
+// that is limited. Afterwards no time is: what is asked for may take long.
+func (s *Server) read(w *answer, r *http.Request) *Problem {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	most := int64(bodyBytes)
+	if strings.HasPrefix(r.URL.Path, ledgerPrefix) {
+		most = ledgerBytes
+	}
+	_ = w.control.SetReadDeadline(time.Now().Add(bodyTime)) // a connection has one
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return &Problem{Type: "about:blank", Title: "The request is too large", Status: http.StatusRequestEntityTooLarge,
+			Detail: fmt.Sprintf("the request is larger than %d bytes, which is all that is taken", tooLong.Limit)}
+	}
+	if err != nil {
+		return &Problem{Type: "about:blank", Title: "The request is incomplete", Status: http.StatusRequestTimeout,
+			Detail: fmt.Sprintf("the request's end did not come: %v", err)}
+	}
+	_ = w.control.SetReadDeadline(time.Time{})
+	r.Body = io.NopCloser(bytes.NewReader(text))
+	return nil
+}
+
+// An answer is written in pieces, each of which must be read within a time.
+type answer struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	status  int
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+func (a *answer) patience() { _ = a.control.SetWriteDeadline(time.Now().Add(writeTime)) }
+
+func (a *answer) WriteHeader(status int) {
+	a.status = status
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(text []byte) (int, error) {
+	a.status = cmp.Or(a.status, http.StatusOK)
+	written := 0
+	for {
+		piece := text[written:min(written+pieceSize, len(text))]
+		a.patience()
+		n, err := a.ResponseWriter.Write(piece)
+		if written += n; err != nil || written == len(text) {
+			return written, err
+		}
+	}
+}

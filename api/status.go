@@ -1,0 +1,267 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/dustinlacewell/loom"
+)
+
+// How long the store is given to say how things stand, and how much of it is
+// shown of each kind.
+const (
+	statusTime = 2 * time.Second
+	statusMost = 50
+)
+
+// A Status is how things stand with a daemon.
+type Status struct {
+	Version  string    `json:"version"`
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started,omitzero"`
+	Stopping bool      `json:"stopping,omitempty" doc:"It starts no more runs, and ends when those that are going have"`
+	StateDir string    `json:"state_dir,omitempty"`
+
+	ConfigFile string   `json:"config_file,omitempty"`
+	Jobs       int      `json:"jobs" doc:"In the manifest"`
+	Nodes      int      `json:"nodes"`
+	Problems   []string `json:"problems" doc:"Mistakes in the manifest: file:line:column: what. An older text of these files is in force"`
+	Warnings   int      `json:"warnings" doc:"What the manifest says to no effect"`
+
+	Store   StoreStatus  `json:"store"`
+	Running []RunStatus  `json:"running" doc:"Runs that are going, newest first"`
+	Queued  int          `json:"queued" doc:"Runs that wait to begin; at most 1000 are counted"`
+	Next    []NextTick   `json:"next" doc:"The next ticks, in order"`
+	Failing []FailingJob `json:"failing" doc:"Jobs whose last run did not go well, apart from those that were cancelled"`
+	Paused  []PausedJob  `json:"paused"`
+	More    bool         `json:"more,omitempty" doc:"Not all that is running, failing or paused is listed"`
+}
+
+// A StoreStatus is how things stand with a store.
+type StoreStatus struct {
+	Kind   string    `json:"kind,omitempty" doc:"sqlite, ..."`
+	State  string    `json:"state" doc:"ok or down"`
+	Since  time.Time `json:"since,omitzero" doc:"When it was first found down"`
+	Reason string    `json:"reason,omitempty" doc:"Why it is down, and what to do. What the store should tell is then missing here"`
+}
+
+// The states of stores.
+const (
+	StoreOK   = "ok"
+	StoreDown = "down"
+)
+
+// A RunStatus is a run that is going.
+type RunStatus struct {
+	Run
+	Going []string `json:"going" doc:"The nodes that it is at work on"`
+}
+
+// A NextTick is a tick that is to come.
+type NextTick struct {
+	Job  string    `json:"job"`
+	Time time.Time `json:"time"`
+	Note string    `json:"note,omitempty" doc:"What is unusual about it"`
+}
+
+// A FailingJob is one whose last run did not go well.
+type FailingJob struct {
+	Job     string      `json:"job"`
+	Since   time.Time   `json:"since,omitzero" doc:"The end of the first of its runs that did not go well, with none that did since; or, if there are very many, one later"`
+	Runs    int         `json:"runs" doc:"How many have not gone well since; 100 may be more"`
+	Run     string      `json:"run" doc:"The last"`
+	Status  loom.Status `json:"status"`
+	Reason  string      `json:"reason,omitempty"`
+	Owner   string      `json:"owner,omitempty" doc:"Whom to ask"`
+	Runbook string      `json:"runbook,omitempty" doc:"What to read"`
+}
+
+// A PausedJob is one that is only fired by hand.
+type PausedJob struct {
+	Job string `json:"job"`
+	Pause
+}
+
+// health is since when the store has been down, as far as was seen.
+type health struct {
+	mu    sync.Mutex
+	since time.Time
+}
+
+// note returns since when the store has been down, given what it said now.
+func (h *health) note(err error) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		h.since = time.Time{}
+	} else {
+		h.since = cmp.Or(h.since, time.Now().Truncate(time.Millisecond))
+	}
+	return h.since
+}
+
+// Status says how things stand. A store that is down, or does not answer in
+// time, is part of it.
+func (s *Server) Status(ctx context.Context) Status {
+	st := s.known()
+	ctx, cancel := context.WithTimeoutCause(ctx, statusTime, errors.New("it did not answer in "+statusTime.String()))
+	defer cancel()
+	err := s.remembered(ctx, &st)
+	since := s.health.note(err)
+	if st.Store.State != StoreDown {
+		st.Store.State = StoreOK
+		if err != nil {
+			st.Store.State, st.Store.Since, st.Store.Reason = StoreDown, utc(since), err.Error()
+		}
+	}
+	return st
+}
+
+// known is what can be said without the store.
+func (s *Server) known() Status {
+	var st Status
+	var m *loom.Manifest
+	if s.Control != nil {
+		st, m = s.Control.Status(), s.Control.Manifest()
+	}
+	st.Version, st.PID = cmp.Or(st.Version, s.Version), cmp.Or(st.PID, os.Getpid())
+	st.Started = utc(st.Started)
+	st.Problems = []string{}
+	if m != nil {
+		st.ConfigFile, st.Jobs, st.Nodes, st.Warnings = m.File, len(m.Jobs), len(m.Nodes), len(m.Warnings)
+		st.Problems = list(m.Problems, (*loom.ManifestError).Error)
+	}
+	if st.Next == nil {
+		st.Next = []NextTick{}
+	}
+	st.Running, st.Failing, st.Paused = []RunStatus{}, []FailingJob{}, []PausedJob{}
+	return st
+}
+
+// remembered adds what the store knows.
+func (s *Server) remembered(ctx context.Context, st *Status) error {
+	if err := s.going(ctx, st); err != nil {
+		return err
+	}
+	jobs, err := s.Store.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if j.Gone {
+			continue
+		}
+		if p := j.Pause; p != nil && (p.Until.IsZero() || p.Until.After(time.Now())) {
+			if st.More = st.More || len(st.Paused) == statusMost; len(st.Paused) < statusMost {
+				st.Paused = append(st.Paused, PausedJob{j.Name, *NewJobState(j).Pause})
+			}
+		}
+		if j.Last == nil || j.Last.Status.Good() {
+			continue
+		}
+		if len(st.Failing) == statusMost {
+			st.More = true
+			continue
+		}
+		f, err := s.failing(ctx, j)
+		if err != nil {
+			return err
+		}
+		if f != nil {
+			st.Failing = append(st.Failing, *f)
+		}
+	}
+	return nil
+}
+
+// going adds what runs now.
+func (s *Server) going(ctx context.Context, st *Status) error {
+	runs, err := s.Store.Runs(ctx, loom.RunQuery{Status: []loom.Status{loom.StatusRunning}, Limit: statusMost + 1})
+	if err != nil {
+		return err
+	}
+	if st.More = len(runs) > statusMost; st.More {
+		runs = runs[:statusMost]
+	}
+	at := map[string]int{}
+	var ids []string
+	for i, r := range runs {
+		at[r.ID], ids = i, append(ids, r.ID)
+		st.Running = append(st.Running, RunStatus{Run: NewRun(r), Going: []string{}})
+	}
+	results, err := s.Store.Results(ctx, loom.ResultQuery{Runs: ids})
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		if !r.Status.Ended() {
+			run := &st.Running[at[r.Run]]
+			run.Going = append(run.Going, r.Node)
+		}
+	}
+	queued, err := s.Store.Runs(ctx, loom.RunQuery{Status: []loom.Status{loom.StatusQueued}, Limit: 1000})
+	st.Queued = len(queued)
+	return err
+}
+
+// failing returns since when a job has been failing, or nil if it is not: its
+// newest run may be going, and the one before may be good. A run that was
+// cancelled says nothing about that.
+func (s *Server) failing(ctx context.Context, j loom.JobState) (*FailingJob, error) {
+	runs, err := s.Store.Runs(ctx, loom.RunQuery{Job: j.Name})
+	if err != nil {
+		return nil, err
+	}
+	var f *FailingJob
+	for _, r := range runs {
+		if !r.Status.Ended() || r.Status == loom.StatusCancelled {
+			continue
+		}
+		if r.Status.Good() {
+			break
+		}
+		if f == nil {
+			f = &FailingJob{Job: j.Name, Run: r.ID, Status: r.Status, Reason: r.Reason}
+		}
+		f.Since = utc(r.Ended)
+		f.Runs++
+	}
+	if f == nil || s.Control == nil {
+		return f, nil
+	}
+	if m := s.Control.Manifest(); m != nil {
+		if job := m.Job(j.Name); job != nil {
+			f.Owner, f.Runbook = job.Owner, job.Runbook
+		}
+	}
+	return f, nil
+}
+
+// ready reports why the daemon can't work, or nil.
+func (s *Server) ready(ctx context.Context) *Problem {
+	if s.Control != nil && s.Control.Status().Stopping {
+		return problem(loom.ErrShutdown)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, statusTime, errors.New("it did not answer in "+statusTime.String()))
+	defer cancel()
+	_, err := s.Store.Runs(ctx, loom.RunQuery{Limit: 1})
+	s.health.note(err)
+	if err != nil && !errors.Is(err, loom.ErrStoreDown) {
+		err = fmt.Errorf("%w: %w", loom.ErrStoreDown, err)
+	}
+	if err == nil && s.Control != nil {
+		if down := s.Control.Status().Store; down.State == StoreDown {
+			return &Problem{Type: "urn:loom:store-down", Title: "The store is down", Status: http.StatusServiceUnavailable, Detail: down.Reason}
+		}
+	}
+	if err != nil {
+		return problem(err)
+	}
+	return nil
+}
