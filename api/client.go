@@ -59,7 +59,9 @@ func (c *Client) connect() *Client {
 			IdleConnTimeout:     idleTime / 2,
 			DisableCompression:  true,
 		}
-		c.http = &http.Client{Transport: c.transport}
+		c.http = &http.Client{Transport: c.transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse // no daemon sends anybody anywhere else
+		}}
 	})
 	return c
 }

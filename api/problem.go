@@ -54,7 +54,7 @@ func (p *Problem) Error() string {
 func (p *Problem) Is(target error) bool {
 	for _, k := range kinds() {
 		if k.uri == p.Type {
-			return k.err == target //nolint:errorlint // it is asked for by errors.Is
+			return k.err == target
 		}
 	}
 	return false

@@ -277,29 +277,39 @@ func (s *Server) run(ctx context.Context, id string) (loom.Run, error) {
 
 // orders adds what people ask for.
 func (s *Server) orders(api huma.API) {
+	type details struct {
+		Targets []string `json:"targets,omitzero" doc:"Some of the job's nodes; left out: all"`
+		Why     string   `json:"why,omitempty"`
+	}
 	type trigger struct {
 		Job  string `path:"name"`
 		Key  string `header:"Idempotency-Key" maxLength:"200" doc:"However often a job is triggered with the same key, one run is started"`
-		Body struct {
-			Targets []string `json:"targets,omitzero" doc:"Some of the job's nodes; left out: all"`
-			Why     string   `json:"why,omitempty"`
-		} `required:"false"`
+		Body *details
 	}
 	post(api, "/jobs/{name}/runs", "jobs", "run-job", "Run a job now", func(ctx context.Context, in *trigger) (Run, error) {
 		if s.Control == nil {
 			return Run{}, s.alone("run jobs")
 		}
-		r, err := s.Control.Trigger(ctx, Order{Job: in.Job, By: caller(ctx), Why: in.Body.Why, Targets: in.Body.Targets, Key: in.Key})
+		o := Order{Job: in.Job, By: caller(ctx), Key: in.Key}
+		if d := in.Body; d != nil {
+			o.Targets, o.Why = d.Targets, d.Why
+		}
+		r, err := s.Control.Trigger(ctx, o)
 		return NewRun(r), err
 	})
+	type reason struct {
+		Why string `json:"why,omitempty"`
+	}
 	type cancel struct {
 		ID   string `path:"run" doc:"The whole ID"`
-		Body struct {
-			Why string `json:"why,omitempty"`
-		} `required:"false"`
+		Body *reason
 	}
 	post(api, "/runs/{run}/cancel", "runs", "cancel-run", "End a run", func(ctx context.Context, in *cancel) (Done, error) {
-		return Done{true}, s.act(ctx, loom.Action{Verb: loom.VerbCancel, Object: in.ID, Why: in.Body.Why})
+		a := loom.Action{Verb: loom.VerbCancel, Object: in.ID}
+		if in.Body != nil {
+			a.Why = in.Body.Why
+		}
+		return Done{true}, s.act(ctx, a)
 	})
 	type action struct {
 		Body struct {

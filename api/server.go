@@ -86,6 +86,11 @@ type Order struct {
 // Requests that wait for something are then answered at once, others are given a
 // few seconds. It returns when all have ended.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	return s.serve(ctx, l, withPeer)
+}
+
+// serve is Serve, given who says who is at the other end of a connection.
+func (s *Server) serve(ctx context.Context, l net.Listener, identify func(context.Context, net.Conn) context.Context) error {
 	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	var active requests
@@ -95,7 +100,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    headerBytes,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withPeer,
+		ConnContext:       identify,
 		ErrorLog:          slog.NewLogLogger(s.log().Handler(), slog.LevelDebug), // what clients do wrong
 	}
 	served := make(chan error, 1)
@@ -103,23 +108,31 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	var err error
 	select {
 	case err = <-served:
-		err = fmt.Errorf("serve %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
 	soon, done := context.WithTimeout(base, stopTime)
 	defer done()
 	if srv.Shutdown(soon) != nil {
-		cancel(loom.ErrShutdown)
+		cancel(errStopping())
 		_ = srv.Close() // they were asked nicely
 	}
 	active.wait()
 	if err == nil {
-		<-served
+		err = <-served
 	}
-	return err
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
 }
 
 func (s *Server) log() *slog.Logger { return cmp.Or(s.Log, slog.Default()) }
+
+// errStopping is what those get whose request was cut off. Most of them use the
+// store, and to them it is down.
+func errStopping() error {
+	return fmt.Errorf("%w: the daemon that has it is stopping", loom.ErrStoreDown)
+}
 
 // requests counts those that are being answered: http.Server does not wait for
 // what it closes.
@@ -134,7 +147,7 @@ func (q *requests) count(next http.Handler) http.Handler {
 		q.mu.Lock()
 		if q.closed {
 			q.mu.Unlock()
-			problem(loom.ErrShutdown).write(w)
+			problem(errStopping()).write(w)
 			return
 		}
 		q.active.Add(1)

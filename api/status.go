@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -106,11 +105,14 @@ func (h *health) note(err error) time.Time {
 	return h.since
 }
 
+// errSlow is why a store that does not answer is as good as down.
+func errSlow() error { return fmt.Errorf("%w: it did not answer in %v", loom.ErrStoreDown, statusTime) }
+
 // Status says how things stand. A store that is down, or does not answer in
 // time, is part of it.
 func (s *Server) Status(ctx context.Context) Status {
 	st := s.known()
-	ctx, cancel := context.WithTimeoutCause(ctx, statusTime, errors.New("it did not answer in "+statusTime.String()))
+	ctx, cancel := context.WithTimeoutCause(ctx, statusTime, errSlow())
 	defer cancel()
 	err := s.remembered(ctx, &st)
 	since := s.health.note(err)
@@ -170,6 +172,10 @@ func (s *Server) remembered(ctx context.Context, st *Status) error {
 			continue
 		}
 		f, err := s.failing(ctx, j)
+		if ctx.Err() != nil { // there is much to look at, which is not the store's fault
+			st.More = true
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -248,13 +254,10 @@ func (s *Server) ready(ctx context.Context) *Problem {
 	if s.Control != nil && s.Control.Status().Stopping {
 		return problem(loom.ErrShutdown)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, statusTime, errors.New("it did not answer in "+statusTime.String()))
+	ctx, cancel := context.WithTimeoutCause(ctx, statusTime, errSlow())
 	defer cancel()
 	_, err := s.Store.Runs(ctx, loom.RunQuery{Limit: 1})
 	s.health.note(err)
-	if err != nil && !errors.Is(err, loom.ErrStoreDown) {
-		err = fmt.Errorf("%w: %w", loom.ErrStoreDown, err)
-	}
 	if err == nil && s.Control != nil {
 		if down := s.Control.Status().Store; down.State == StoreDown {
 			return &Problem{Type: "urn:loom:store-down", Title: "The store is down", Status: http.StatusServiceUnavailable, Detail: down.Reason}
