@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -186,6 +187,52 @@ func (s *Scheduler) Trigger(ctx context.Context, job string, q Request) (Run, er
 	return is.Claim.Run, nil
 }
 
+// Once runs a job now, without Run, and returns when it has ended: for a program
+// that does one thing. The job need not be loaded. The error wraps ErrBusy if an
+// earlier run of the job is going and its policy is not to run both, and
+// ErrStoreDown if the run could not be recorded; how it went is not an error. If
+// ctx ends, the run is cancelled.
+func (s *Scheduler) Once(ctx context.Context, j *Job, q Request) (Run, error) {
+	s.init()
+	f, err := j.request(q, s.now())
+	if err != nil {
+		return Run{}, err
+	}
+	if f.Overlap != OverlapAllow {
+		f.Overlap = OverlapSkip // there is nobody to start it later
+	}
+	p, err := s.memory.Beat(ctx, s.self)
+	if err != nil {
+		return Run{}, fmt.Errorf("job %q: %w", j.Name, err)
+	}
+	fired, err := s.memory.Fire(ctx, s.self.ID, []Firing{f})
+	switch {
+	case err != nil:
+		return Run{}, fmt.Errorf("job %q: %w", j.Name, err)
+	case fired[0].Claim.Epoch == 0 && fired[0].Claim.Run.ID == "":
+		return Run{}, fmt.Errorf("job %q: %w", j.Name, &refusedError{fired[0].Why})
+	case fired[0].Claim.Epoch == 0:
+		return fired[0].Claim.Run, nil // the key's earlier run
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	g := &going{claim: fired[0].Claim, job: j, cancel: cancel, began: time.Now()}
+	s.mu.Lock()
+	s.going = map[string]*going{g.claim.Run.ID: g}
+	s.pulse.poke = make(chan struct{}, 1)
+	s.mu.Unlock()
+	s.heard(p)
+
+	rest, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var beats sync.WaitGroup
+	beats.Go(func() { s.beat(rest) })
+	s.work(ctx, g)
+	stop()
+	beats.Wait()
+	s.leave(rest)
+	return g.end, nil
+}
+
 // request makes a firing of what is asked for.
 func (j *Job) request(q Request, now time.Time) (Firing, error) {
 	r := Run{ID: newID(now), Job: j.Name, Due: now, Trigger: TriggerManual, By: q.By, Targets: q.Targets}
@@ -337,6 +384,7 @@ func (s *Scheduler) works(ctx context.Context, err error) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.seen = s.now() // to wait for the store is no reason to be taken for dead
 	switch {
 	case err == nil && s.down.err == nil:
 	case err == nil:

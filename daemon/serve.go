@@ -97,11 +97,12 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	}
 	defer state.close() //nolint:errcheck // the kernel unlocks it anyway
 
-	var store loom.Store
-	if len(p.Stores) > 0 {
-		if store, err = p.Stores.Open(ctx, m.Config.Store, state.dir); err != nil {
-			return err
-		}
+	super := &supervisor{log: log}
+	store, err := openStore(ctx, p.Stores, m.Config.Store, state.dir, super, log)
+	if err != nil {
+		return err
+	}
+	if store != nil {
 		defer store.Close() //nolint:errcheck // all that was written is safe
 	}
 
@@ -111,7 +112,6 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	scheduler := &loom.Scheduler{Pool: pool, Store: store, Grace: m.Config.Grace, Log: log, Observe: loom.LogEvents(log)}
 	scheduler.Load(m)
 
-	super := &supervisor{log: log}
 	r.super = super
 	r.apply = func(now *loom.Manifest) {
 		heed(log, m.Config, now.Config)

@@ -26,6 +26,9 @@ func (s *supervisor) stopping(status string) {
 	s.tell(systemd.SdNotifyStopping + "\nSTATUS=" + status)
 }
 
+// status is a line about how things stand.
+func (s *supervisor) status(line string) { s.tell("STATUS=" + line) }
+
 func (s *supervisor) tell(what string) {
 	if s == nil {
 		return

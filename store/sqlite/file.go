@@ -48,7 +48,7 @@ func lock(file string) (*os.File, error) {
 		by = "process " + strings.TrimSpace(string(text))
 	}
 	_ = f.Close()
-	return nil, fmt.Errorf("store %s is in use by %s: only one loom can write it; stop that one, or ask it through its socket", file, by)
+	return nil, fmt.Errorf("%w: %s is in use by %s: only one loom can write it; stop that one, or ask it through its socket", loom.ErrStoreDown, file, by)
 }
 
 // check refuses a file that is not a store, before SQLite touches it.
