@@ -263,13 +263,13 @@ func TestSchedulerChains(t *testing.T) {
 		tidy.Overlap = OverlapAllow
 		r := startRig(t, dump, tidy, after("copy", After{Job: "dump"}), after("alarm", After{Job: "dump", On: AfterFailed}), off)
 		r.pass(150 * time.Minute)
-		if err := r.Cancel(t.Context(), "nope", "", ""); err == nil {
+		if err := r.Cancel("nope", ""); err == nil {
 			t.Error("a run that does not exist was cancelled")
 		}
 		r.pass(30*time.Minute + time.Second)
 		for _, e := range r.rec.of(KindRunStarted) {
 			if e.Job == "dump" && e.Due.Hour() == 3 {
-				if err := r.Cancel(t.Context(), e.Run, "", ""); err != nil {
+				if err := r.Cancel(e.Run, ""); err != nil {
 					t.Error(err)
 				}
 			}

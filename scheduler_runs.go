@@ -253,25 +253,22 @@ func (e *refusedError) Error() string { return e.why }
 // Is makes it an ErrBusy.
 func (e *refusedError) Is(target error) bool { return target == ErrBusy }
 
-// Cancel ends a run that is going or waits, with ErrCancelled as the cause, and
-// does not wait for its end. by and why are remembered. The error wraps ErrNotFound
-// if the run has ended or there is none.
-func (s *Scheduler) Cancel(ctx context.Context, run, by, why string) error {
-	s.init()
-	if s.Store != nil {
-		if err := s.Store.Act(ctx, Action{Verb: VerbCancel, Object: run, By: by, Why: why}); err != nil {
-			return fmt.Errorf("cancel run %s: %w", run, err)
-		}
-		s.pulse.soon()
-		return nil
-	}
+// Cancel ends a run that this scheduler works on, with ErrCancelled as the cause,
+// and does not wait for its end. The error wraps ErrNotFound if it works on no such
+// run. One that waits in a store, and any that others work on, ends by the store's
+// Act.
+func (s *Scheduler) Cancel(run, why string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.going[run]
 	if g == nil {
 		return fmt.Errorf("run %s: %w", run, ErrNotFound)
 	}
-	g.cancel(ErrCancelled)
+	cause := ErrCancelled
+	if why != "" {
+		cause = fmt.Errorf("%w: %s", ErrCancelled, why)
+	}
+	g.cancel(cause)
 	return nil
 }
 

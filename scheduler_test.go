@@ -330,14 +330,14 @@ func TestSchedulerTrigger(t *testing.T) {
 		if _, err := r.Trigger(t.Context(), "j", Request{}); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), run.ID) {
 			t.Errorf("Trigger of a job that is going = %v, want ErrBusy that names run %s", err, run.ID)
 		}
-		if err := r.Cancel(t.Context(), run.ID, "", ""); err != nil {
+		if err := r.Cancel(run.ID, ""); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
 		if res := r.rec.result(t, "n"); res.Status != StatusCancelled || res.Reason != ErrCancelled.Error() {
 			t.Errorf("a cancelled run ended %s: %q", res.Status, res.Reason)
 		}
-		if err := r.Cancel(t.Context(), run.ID, "", ""); !errors.Is(err, ErrNotFound) {
+		if err := r.Cancel(run.ID, ""); !errors.Is(err, ErrNotFound) {
 			t.Errorf("Cancel of a run that has ended = %v", err)
 		}
 		if err := r.end(); err != nil {

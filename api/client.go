@@ -448,7 +448,8 @@ func (c *Client) Actions(ctx context.Context, q loom.ActionQuery) ([]loom.Action
 // Beat is part of loom.Ledger.
 func (c *Client) Beat(ctx context.Context, self loom.Instance) (loom.Pulse, error) {
 	p, err := order[loom.Pulse](ctx, c, "/ledger/beat", self, true)
-	p.Now = local(p.Now)
+	p.Now, p.Away = local(p.Now), local(p.Away)
+	p.Alone = false // there is the daemon
 	return p, err
 }
 

@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustinlacewell/loom"
@@ -35,6 +37,8 @@ type reloader struct {
 	tell  func(news)           // hears of each reading that changed anything
 	super *supervisor          // hears of it too
 
+	asked   chan chan error               // wants the files read again, and to know how it went
+	latest  atomic.Pointer[loom.Manifest] // current, for others
 	current *loom.Manifest
 	told    []string // the problems that were told
 	twice   bool     // the files were read again to be sure of them
@@ -67,6 +71,7 @@ func (r *reloader) begin(ctx context.Context) (again bool, err error) {
 	again = r.watch.watch(r.reader.Files(), started)
 	r.twice = again
 	r.current = m
+	r.latest.Store(m)
 	r.told = problemTexts(m.Problems)
 	return again, nil
 }
@@ -97,6 +102,13 @@ func (r *reloader) run(ctx context.Context, reload <-chan struct{}, again bool) 
 			changed()
 		}
 		inventory.Reset(r.inventoryRefresh())
+	}
+	reread := func() {
+		r.log.Info("reload was asked for")
+		r.reader.Refresh()
+		r.told = nil // whoever asks wants to hear it all
+		read(true)
+		r.log.Info("reload is done", "jobs", len(r.current.Jobs), "problems", len(r.told))
 	}
 	if again {
 		changed()
@@ -130,11 +142,14 @@ func (r *reloader) run(ctx context.Context, reload <-chan struct{}, again bool) 
 		case <-inventory.C:
 			read(false)
 		case <-reload:
-			r.log.Info("reload was asked for")
-			r.reader.Refresh()
-			r.told = nil // whoever asks wants to hear it all
-			read(true)
-			r.log.Info("reload is done", "jobs", len(r.current.Jobs), "problems", len(r.told))
+			reread()
+		case answer := <-r.asked:
+			reread()
+			var problems []error
+			for _, p := range r.current.Problems {
+				problems = append(problems, p)
+			}
+			answer <- errors.Join(problems...)
 		}
 	}
 }
@@ -169,6 +184,7 @@ func (r *reloader) read(ctx context.Context, asked bool) (again bool) {
 
 	n.compare(old, m)
 	r.current = m
+	r.latest.Store(m)
 	if !n.same() {
 		if !asked {
 			r.super.reloading()

@@ -83,7 +83,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 
 	r := &reloader{
 		reader: &loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: f.state},
-		watch:  newWatcher(log), log: log,
+		watch:  newWatcher(log), log: log, asked: make(chan chan error),
 	}
 	defer r.watch.close()
 	again, err := r.begin(ctx)
@@ -109,7 +109,11 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	cli.Configure(p.Dialer, m.Config.SSH)
 	pool := &loom.Pool{Dialer: p.Dialer, Max: m.Config.MaxWorkers, Idle: m.Config.SSH.Idle, Output: m.Config.History.Output, Log: log}
 	defer pool.Close() //nolint:errcheck // nobody is left to tell
-	scheduler := &loom.Scheduler{Pool: pool, Store: store, Grace: m.Config.Grace, Log: log, Observe: loom.LogEvents(log)}
+	logs := newJobLogs(m, log)
+	defer logs.close()
+	words := loom.LogEvents(log)
+	scheduler := &loom.Scheduler{Pool: pool, Store: store, Grace: m.Config.Grace, Log: log,
+		Observe: func(e loom.Event) { words(e); logs.observe(e) }}
 	scheduler.Load(m)
 
 	r.super = super
@@ -117,6 +121,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 		heed(log, m.Config, now.Config)
 		cli.Configure(p.Dialer, now.Config.SSH)
 		pool.Resize(now.Config.MaxWorkers)
+		logs.load(now)
 		scheduler.Load(now)
 	}
 	r.tell = func(n news) { logNews(log, n) }
@@ -128,6 +133,8 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer wg.Wait()
 	rest, stop := context.WithCancel(context.WithoutCancel(ctx)) // what goes on while running work ends
 	defer stop()
+	c := &control{scheduler: scheduler, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx}
+	c.remember(rest, &wg, store, log)
 	wg.Go(func() { r.run(ctx, proc.reload, again) })
 	wg.Go(func() { super.watchdog(rest, func() error { return alive(ctx, scheduler) }) })
 	wg.Go(func() {

@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
+	"github.com/dustinlacewell/loom/cli"
+)
+
+// nextShown is how many coming ticks a status names.
+const nextShown = 10
+
+// A control is what the API knows of the daemon.
+type control struct {
+	scheduler *loom.Scheduler
+	reloader  *reloader
+	started   time.Time
+	state     string
+	store     string          // its kind
+	stopping  context.Context //nolint:containedctx // done when the daemon is to stop
+}
+
+var _ api.Control = (*control)(nil)
+
+// Manifest is part of api.Control.
+func (c *control) Manifest() *loom.Manifest { return c.reloader.latest.Load() }
+
+// Status is part of api.Control.
+func (c *control) Status() api.Status {
+	s := api.Status{Started: c.started, StateDir: c.state, Stopping: c.stopping.Err() != nil}
+	s.Store.Kind = c.store
+	if since, err := c.scheduler.Health(); err != nil {
+		s.Store.State, s.Store.Since, s.Store.Reason = api.StoreDown, since, err.Error()
+	}
+	for _, t := range cli.Upcoming(c.Manifest().Jobs, time.Now(), time.Time{}, nextShown) {
+		s.Next = append(s.Next, api.NextTick{Job: t.Job.Name, Time: t.Time, Note: t.Note})
+	}
+	return s
+}
+
+// Trigger is part of api.Control.
+func (c *control) Trigger(ctx context.Context, o api.Order) (loom.Run, error) {
+	return c.scheduler.Trigger(ctx, o.Job, loom.Request{By: o.By, Why: o.Why, Key: o.Key, Targets: o.Targets})
+}
+
+// Cancel is part of api.Control.
+func (c *control) Cancel(_ context.Context, run, why string) error { return c.scheduler.Cancel(run, why) }
+
+// Reload is part of api.Control.
+func (c *control) Reload(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case c.reloader.asked <- answer:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.stopping.Done():
+		return loom.ErrShutdown
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// serveAPI opens the socket, and returns what serves it until its context ends.
+// Without a socket the daemon still runs: it is for commands.
+func (c *control) serveAPI(ctx context.Context, store loom.Store, log *slog.Logger) func(context.Context) {
+	l, err := api.Listen(ctx, c.state)
+	if err != nil {
+		log.Error("commands can't reach this daemon", "err", err)
+		return func(context.Context) {}
+	}
+	server := &api.Server{Store: store, Control: c, Version: cli.Version(), Log: log}
+	return func(ctx context.Context) {
+		if err := server.Serve(ctx, l); err != nil && !errors.Is(err, context.Canceled) {
+			log.Error("commands can't reach this daemon any more", "err", err)
+		}
+	}
+}
+
+// remember is what a daemon with a store does beside running jobs, until ctx ends.
+func (c *control) remember(ctx context.Context, wg *sync.WaitGroup, store loom.Store, log *slog.Logger) {
+	if store == nil {
+		return
+	}
+	serve := c.serveAPI(ctx, store, log)
+	wg.Go(func() { serve(ctx) })
+	wg.Go(func() { trim(ctx, store, func() loom.History { return c.Manifest().Config.History }, log) })
+}
