@@ -29,7 +29,7 @@ func (Local) Dial(ctx context.Context, n *Node) (Conn, error) {
 	return c, nil
 }
 
-var errLocalClosed = errors.New("the connection was closed")
+var errLocalClosed = shell.ErrClosed
 
 // A localConn runs commands on this machine.
 type localConn struct {

@@ -31,6 +31,12 @@ type Session struct {
 	Dir  string            // "": the login directory
 	Env  map[string]string // over the node's own
 
+	// Claim names the run's work on this node, so that it is found again, and
+	// done once: see [Session.Resumable]. "": commands end with the connection.
+	Claim   string
+	claims  *claims
+	claimed bool // commands are claimed
+
 	// OnChange is called for each change that the task reports; nil ignores
 	// them.
 	OnChange func(Change)
@@ -83,7 +89,11 @@ func (s *Session) Exec(ctx context.Context, c Command) error {
 		c.Stdout = end // they must stay the same writer
 	}
 	c.Stderr = end
-	err := s.Conn.Exec(ctx, c)
+	exec := s.Conn.Exec
+	if s.claimed {
+		exec = s.resume
+	}
+	err := exec(ctx, c)
 	if exit := (*ExitError)(nil); errors.As(err, &exit) && exit.Stderr == "" {
 		exit.Stderr = end.String()
 	}

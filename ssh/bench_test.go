@@ -161,4 +161,14 @@ func BenchmarkWarm(b *testing.B) {
 			}
 		}, func() { _ = c.Close() })
 	})
+	b.Run("resumable", func(b *testing.B) {
+		s := sshd.Start(b, sshd.Options{})
+		c := dial(b, dialer(b, s.KnownHosts), node(s, me()))
+		session := claiming(c, "bench")
+		measure(b, s, func() {
+			if err := session.Run(b.Context(), "true"); err != nil {
+				b.Fatal(err)
+			}
+		}, func() { _ = c.Close() })
+	})
 }

@@ -409,7 +409,7 @@ func (l *link) heat() {
 	})
 }
 
-var errClosed = errors.New("the connection was closed")
+var errClosed = shell.ErrClosed
 
 // prepare opens a channel for the next command, in the background, if there is
 // room for one.

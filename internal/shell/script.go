@@ -25,7 +25,9 @@ func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 // group counts only if m is 1 or if one of its members carries the mark.
 const ladder = `trap "" HUP INT TERM PIPE
 cd /
-S(){ read -r s <"/proc/$1/stat"||return;set -- ${s##*) };shift 19;T=$1;}
+` + ladderFunctions
+
+const ladderFunctions = `S(){ read -r s <"/proc/$1/stat"||return;set -- ${s##*) };shift 19;T=$1;}
 F(){ e=$(grep -l "LOOM_EXEC=$n" /proc/[0-9]*/environ|tr -cd "0-9\n"|tr "\n" " ")
 cat /proc/[0-9]*/stat|awk -v e=" $e" -v g="$g" -v w="$w" -v m="$m" '{i=$1;sub(/.*\) /,"");c[i]=$2;z[i]=$1;if($3==g||$4==g)h[i]=1;if(index(e," "i" ")){k[i]=1;if(i in h)m=1}}
 END{if(m)for(i in h)k[i]=1;x[w]=1;do{d=0;for(i in c){if(!(i in k)&&(c[i] in k)){k[i]=1;d=1}if(!(i in x)&&(c[i] in x)){x[i]=1;d=1}}}while(d)
@@ -112,6 +114,12 @@ func (s script) bytes() []byte {
 		b.WriteString(" " + name + "=" + Quote(c.Env[name]))
 	}
 	b.WriteByte('\n')
+	c.writeText(&b)
+	return b.Bytes()
+}
+
+// writeText writes the end of a script, which becomes the command.
+func (c *Command) writeText(b *bytes.Buffer) {
 	if c.Dir != "" {
 		b.WriteString("CDPATH= cd " + Quote(directory(c.Dir)) + "||exit\n")
 	}
@@ -121,7 +129,6 @@ func (s script) bytes() []byte {
 		b.WriteString("eval " + Quote(c.Text))
 	}
 	b.WriteString("\n}\n_loom;exit\n")
-	return b.Bytes()
 }
 
 // mark is what the shell prints when it has read all of its script.

@@ -121,6 +121,10 @@ func (e *SudoError) Error() string {
 // known how it ended.
 var ErrLost = errors.New("nobody knows how the command ended")
 
+// ErrClosed means that the connection's owner has closed it, so that trying again
+// makes no sense.
+var ErrClosed = errors.New("the connection was closed")
+
 // A SurvivorError means that the command was to be ended, and that not all of
 // its processes are known to be gone.
 type SurvivorError struct {
@@ -163,8 +167,8 @@ func Run(ctx context.Context, start Start, c Command, marked func(string)) (Exit
 	if err := context.Cause(ctx); err != nil {
 		return Exit{}, err
 	}
-	r := &run{start: start, c: &c, nonce: newNonce()}
-	if marked != nil {
+	r := &run{start: start, c: &c, nonce: newNonce(), claim: Attaches(&c)}
+	if marked != nil && !r.claim {
 		marked(r.nonce)
 	}
 	exit, err := r.run(ctx)
@@ -196,6 +200,7 @@ type run struct {
 
 	main   *follower
 	sentry *Sentry // watches over the connection; nil: the script has a watcher of its own
+	claim  bool    // it attaches to a claim, which outlives the connection
 
 	// If standard input goes to the command, a second shell watches.
 	watching chan struct{} // closed when guard and guardErr are set
@@ -207,10 +212,10 @@ func (r *run) run(ctx context.Context) (Exit, error) {
 	s := script{c: r.c, nonce: r.nonce, feeds: r.c.Stdin != nil, sudo: r.c.User != ""}
 	s.quiet = r.c.User == "" && r.c.Peer != nil && r.c.Peer.quiet.Load()
 	main, err := r.launch(ctx, r.nonce, func(p Process) []byte {
-		if w, ok := p.(Watched); ok && !s.feeds && !s.sudo {
+		if w, ok := p.(Watched); ok && !s.feeds && !s.sudo && !r.claim {
 			r.sentry = w.Sentry()
 		}
-		s.watched = r.sentry != nil
+		s.watched = r.sentry != nil || r.claim
 		return s.bytes()
 	}, r.c.Stdout, r.c.Stderr, s.quiet)
 	if err != nil {
@@ -379,6 +384,8 @@ func (r *run) end(ctx context.Context) error {
 	}()
 
 	switch {
+	case r.claim:
+		return cause // its command is ended, if at all, by another one
 	case r.watching != nil:
 		return r.endGuarded(ctx, cause)
 	case r.sentry != nil:
