@@ -32,6 +32,10 @@ type Job struct {
 	Timeout time.Duration // for each node and attempt; 0: none
 	Overlap Overlap       // what a tick does while an earlier run of the job is going
 
+	// Resumable lets the payload of its tasks outlive the connection, and Loom:
+	// see [Session.Resumable].
+	Resumable bool
+
 	User string            // logs in to the nodes instead of their own User
 	Sudo string            // user that commands become; "": the login user; SudoDefault: the node's choice
 	Env  map[string]string // exported to commands, over the node's
@@ -268,5 +272,14 @@ func (j *Job) follows(other string, end Status) bool {
 }
 
 // resumes reports whether an attempt of the job that was interrupted can go on
-// where it was.
-func (j *Job) resumes() bool { return false }
+// where it was: it can if nothing that it does is done without a claim.
+func (j *Job) resumes() bool {
+	can := func(t Task) bool {
+		r, ok := t.(Resumer)
+		return ok && r.Resumes()
+	}
+	if len(j.Steps) == 0 {
+		return j.Resumable && can(j.Task)
+	}
+	return j.Resumable && !slices.ContainsFunc(j.Steps, func(s Step) bool { return !can(s.Task) })
+}

@@ -152,7 +152,7 @@ func (r *jobReader) words() {
 	s, j := &r.spec, r.job
 	j.Description, j.Owner, j.Runbook, j.Labels = s.Description, s.Owner, s.Runbook, s.Labels
 	j.Disabled = !s.Enabled
-	j.Timeout, j.Overlap = s.Timeout, Overlap(s.Overlap)
+	j.Timeout, j.Overlap, j.Resumable = s.Timeout, Overlap(s.Overlap), s.Resumable
 	j.User, j.Sudo, j.Env, j.Dir = s.User, string(s.Sudo), s.Env, s.Dir
 	j.Retries = s.Retries.retries()
 	j.Missed = Missed{Policy: MissedPolicy(s.Missed.Policy), Within: s.Missed.Within}

@@ -32,6 +32,7 @@ type jobSpec struct {
 	Timezone    *located          `help:"IANA time zone of the schedule"`
 	Timeout     time.Duration     `help:"time for each node and attempt; 0: no end"`
 	Retries     retriesSpec       `help:"attempts on a node beside the first"`
+	Resumable   bool              `help:"whether the payload of run, sudo and script outlives the connection and Loom"`
 	Overlap     overlapSpec       `help:"what a tick does while an earlier run is going"`
 	Missed      missedSpec        `help:"what becomes of ticks that fell while nobody was there"`
 	Jitter      jitterSpec        `help:"longest delay that spreads starts"`
@@ -50,10 +51,11 @@ type jobSpec struct {
 // otherwise.
 func builtinDefaults() jobSpec {
 	return jobSpec{
-		Enabled: true,
-		Timeout: time.Hour,
-		Overlap: overlapSpec(OverlapSkip),
-		Missed:  missedSpec{Policy: policySpec(MissedLatest), Within: time.Hour},
+		Enabled:   true,
+		Timeout:   time.Hour,
+		Resumable: true,
+		Overlap:   overlapSpec(OverlapSkip),
+		Missed:    missedSpec{Policy: policySpec(MissedLatest), Within: time.Hour},
 	}
 }
 

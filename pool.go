@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"maps"
 	"runtime/debug"
@@ -248,13 +249,16 @@ func (w *work) node(ctx context.Context, n *Node) {
 	}
 	w.event(Event{Kind: KindNodeStarted, Node: n.Name, Time: r.Started})
 	out := newOutput(w, n.Name)
+	_, again := w.left.results[n.Name]
+	var done []*claims
 	for {
 		r.Attempts++
 		began := time.Now()
-		w.attempt(ctx, n, r, out)
+		done = append(done, w.attempt(ctx, n, r, out, again)...)
+		again = false
 		w.pool.slots.release()
-		delay, again := w.job.Retries.next(r)
-		if !again || ctx.Err() != nil {
+		delay, retry := w.job.Retries.next(r)
+		if !retry || ctx.Err() != nil {
 			break
 		}
 		failed := *r
@@ -267,6 +271,9 @@ func (w *work) node(ctx context.Context, n *Node) {
 	}
 	r.Output, r.Dropped = out.close()
 	w.end(n, r)
+	for _, c := range done { // whoever takes the events has the result now
+		c.node.add(c.take())
+	}
 }
 
 // stagger waits for the node's share of the job's jitter. The slot is given
@@ -294,15 +301,19 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// attempt does the job on a node once.
-func (w *work) attempt(ctx context.Context, n *Node, r *Result, out *output) {
+// attempt does the job on a node once, or goes on with it again. It returns what
+// it has claimed.
+func (w *work) attempt(ctx context.Context, n *Node, r *Result, out *output, again bool) []*claims {
 	if w.job.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, w.job.Timeout, &TimeoutError{After: w.job.Timeout})
 		defer cancel()
 	}
-	a := &attempt{work: w, node: n, out: out}
+	a := &attempt{work: w, node: n, out: out, number: r.Attempts, again: again}
 	a.judge(ctx, r, a.apply(ctx))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.claims
 }
 
 // end records and tells how the job ended on a node.
@@ -326,9 +337,13 @@ type attempt struct {
 	node *Node
 	out  *output
 
+	number int
+	again  bool // an earlier Loom has begun it
+
 	used    atomic.Bool // a command was run
 	mu      sync.Mutex
 	changes []string
+	claims  []*claims
 }
 
 // apply does the work in a goroutine of its own, so that a task that doesn't
@@ -368,11 +383,14 @@ func (a *attempt) connected(ctx context.Context) error {
 		n = &as
 	}
 	kept, err := a.work.pool.conns.get(ctx, n)
+	for delay := firstWait; a.again && errors.Is(err, ErrUnreachable) && wait(ctx, delay) == nil; delay = min(2*delay, mostWait) {
+		kept, err = a.work.pool.conns.get(ctx, n) // what it has begun there may still run
+	}
 	if err != nil {
 		return err
 	}
 	s := a.session(n, kept.conn)
-	err = a.steps(ctx, s)
+	err = a.steps(ctx, s, a.work.pool.conns.spoolsOf(kept))
 	a.work.pool.conns.put(kept, errors.Is(err, ErrLost) || errors.Is(err, ErrUnreachable))
 	return err
 }
@@ -397,6 +415,22 @@ func (a *attempt) session(n *Node, c Conn) *Session {
 	return s
 }
 
+// claim names what a step does on the node.
+func (a *attempt) claim(s *Session, step int, node *spools) *Session {
+	if !a.work.job.Resumable {
+		return s
+	}
+	as := *s
+	name := fnv.New64a() // several nodes may be one machine, and names may be anything
+	_, _ = name.Write([]byte(a.node.Name))
+	as.Claim = fmt.Sprintf("%s-%016x-%d-%d", a.work.run.ID, name.Sum64(), a.number, step)
+	as.claims = &claims{node: node, again: a.again}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.claims = append(a.claims, as.claims)
+	return &as
+}
+
 func (a *attempt) changed(c Change) {
 	a.mu.Lock()
 	a.changes = append(a.changes, string(c))
@@ -406,9 +440,9 @@ func (a *attempt) changed(c Change) {
 
 // steps applies the job's task, or its steps in order. The first step that
 // goes badly decides; if none does and all were skipped, so is the result.
-func (a *attempt) steps(ctx context.Context, s *Session) error {
+func (a *attempt) steps(ctx context.Context, s *Session, node *spools) error {
 	if len(a.work.job.Steps) == 0 {
-		return a.work.job.Task.Apply(ctx, s)
+		return a.work.job.Task.Apply(ctx, a.claim(s, 0, node))
 	}
 	var failed, skipped error
 	ran := false
@@ -419,7 +453,7 @@ func (a *attempt) steps(ctx context.Context, s *Session) error {
 		if ctx.Err() != nil {
 			break
 		}
-		err := step.Task.Apply(ctx, s)
+		err := step.Task.Apply(ctx, a.claim(s, i+1, node))
 		switch skip := (*SkipError)(nil); {
 		case err == nil:
 			ran = true
@@ -480,6 +514,7 @@ func (a *attempt) judge(ctx context.Context, r *Result, err error) {
 func (a *attempt) status(ctx context.Context, err error, changed bool) Status {
 	_, skip := errors.AsType[*SkipError](err)
 	_, timeout := errors.AsType[*TimeoutError](context.Cause(ctx))
+	_, limit := errors.AsType[*TimeoutError](err)
 	switch {
 	case err == nil && changed:
 		return StatusChanged
@@ -493,6 +528,10 @@ func (a *attempt) status(ctx context.Context, err error, changed bool) Status {
 		return StatusCancelled
 	case errors.Is(err, ErrLost):
 		return StatusLost
+	case limit:
+		return StatusTimeout
+	case errors.Is(err, ErrCancelled):
+		return StatusCancelled
 	case errors.Is(err, ErrUnreachable) && !a.used.Load():
 		return StatusUnreachable
 	}

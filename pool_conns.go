@@ -17,6 +17,7 @@ type conns struct {
 
 	mu     sync.Mutex
 	kept   map[string]*kept
+	spools map[string]*spools
 	closed bool
 	timers sync.WaitGroup // closings in progress
 }
@@ -133,7 +134,32 @@ func (c *conns) expire(k *kept) {
 	c.timers.Add(1)
 	c.mu.Unlock()
 	defer c.timers.Done()
+	c.tidy(k)
 	_ = k.conn.Close() // nobody is left to tell
+}
+
+// spoolsOf returns what is known of what a node keeps for us.
+func (c *conns) spoolsOf(k *kept) *spools {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.spools == nil {
+		c.spools = map[string]*spools{}
+	}
+	if c.spools[k.key] == nil {
+		c.spools[k.key] = new(spools)
+	}
+	return c.spools[k.key]
+}
+
+// tidyWithin is how long a node may take to delete what it keeps for us, before
+// the connection is closed. It does so in a week by itself.
+const tidyWithin = 3 * time.Second
+
+// tidy deletes what a node keeps for us and is no longer wanted.
+func (c *conns) tidy(k *kept) {
+	ctx, cancel := context.WithTimeout(context.Background(), tidyWithin)
+	defer cancel()
+	_ = c.spoolsOf(k).flush(ctx, k.conn) // the node deletes it later
 }
 
 func (c *conns) close() error {
@@ -151,6 +177,7 @@ func (c *conns) close() error {
 		wg.Go(func() {
 			<-k.ready
 			if k.conn != nil {
+				c.tidy(k)
 				_ = k.conn.Close() // work is over: a connection that ends badly harms nobody
 			}
 		})

@@ -56,7 +56,8 @@ func (s *Session) Acknowledge(ctx context.Context) error {
 
 // claims are the commands of a session that were claimed.
 type claims struct {
-	node *spools // what is known of the node, if a pool keeps it
+	node  *spools // what is known of the node, if a pool keeps it
+	again bool    // an earlier Loom may have run them
 
 	mu    sync.Mutex
 	n     int
@@ -200,7 +201,7 @@ func (s *Session) resume(ctx context.Context, c Command) error {
 	r.out = shell.Frames{Nonce: r.claim.Nonce, To: c.Stdout, Frame: r.frame}
 	r.err = shell.Frames{Nonce: r.claim.Nonce, To: c.Stderr, Frame: r.frameErr}
 	err := r.run(ctx)
-	if !errors.Is(err, ErrLost) && !(errors.Is(err, ErrUnreachable) && !r.started) {
+	if !errors.Is(err, ErrLost) && (r.started || !errors.Is(err, ErrUnreachable)) {
 		s.claims.add(claimed{r.claim.Name, c.User, c.Password})
 	}
 	return err
@@ -227,7 +228,7 @@ const (
 const silentLimit = 3
 
 func (r *resumption) run(ctx context.Context) error {
-	delay, silent := firstWait, 0
+	s, delay, silent := r.session, firstWait, 0
 	for {
 		before := r.out.N + r.err.N
 		err := r.attach(ctx)
@@ -241,7 +242,7 @@ func (r *resumption) run(ctx context.Context) error {
 			delay = 0
 		case errors.Is(err, shell.ErrClosed):
 			return &lostError{"the connection was closed while the command ran; it goes on without"}
-		case !r.started && !errors.Is(err, ErrLost) && err != nil:
+		case !r.started && !errors.Is(err, ErrLost) && err != nil && !(broken && s.claims.again):
 			return err
 		case !broken:
 			if silent++; silent >= silentLimit {
@@ -302,7 +303,7 @@ func (r *resumption) frame(words []string) {
 	case shell.FrameCut:
 		missing(&r.out, "some output was not kept on the node")
 	case shell.FrameGap:
-		gap(&r.out, words)
+		skipTo(&r.out, words)
 	default:
 		r.last = words
 	}
@@ -311,12 +312,12 @@ func (r *resumption) frame(words []string) {
 // frameErr takes what it says on standard error.
 func (r *resumption) frameErr(words []string) {
 	if len(words) > 0 && words[0] == shell.FrameGap {
-		gap(&r.err, words)
+		skipTo(&r.err, words)
 	}
 }
 
-// gap notes that an output goes on at another byte.
-func gap(f *shell.Frames, words []string) {
+// skipTo notes that an output goes on at another byte.
+func skipTo(f *shell.Frames, words []string) {
 	if len(words) < 2 {
 		return
 	}

@@ -34,6 +34,14 @@ type TaskFunc func(ctx context.Context, s *Session) error
 // Apply calls f.
 func (f TaskFunc) Apply(ctx context.Context, s *Session) error { return f(ctx, s) }
 
+// A Resumer is a Task of which all that matters is done by [Session.Resumable]. If
+// Loom ends while it is applied, it is applied again, under the same claim, and
+// goes on where it was. What became of other tasks then is not known.
+type Resumer interface {
+	Task
+	Resumes() bool
+}
+
 // A Validator is a Task with rules that its field types can't express.
 // Validate is called once, after the manifest has filled the fields.
 type Validator interface {

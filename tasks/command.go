@@ -52,6 +52,9 @@ func (t Run) Validate() error { return t.command().validate() }
 // Apply runs the command.
 func (t Run) Apply(ctx context.Context, s *loom.Session) error { return t.command().apply(ctx, s) }
 
+// Resumes says that it can be applied again where it was interrupted.
+func (t Run) Resumes() bool { return true }
+
 // Plan tells whether a guarded command would run. One without a guard can't
 // tell what it would change: its plan is skipped, and says so.
 func (t Run) Plan(ctx context.Context, s *loom.Session) ([]loom.Change, error) {
@@ -102,6 +105,9 @@ func (t Sudo) Validate() error {
 func (t Sudo) Apply(ctx context.Context, s *loom.Session) error {
 	return t.command().apply(ctx, s.Sudo(t.User))
 }
+
+// Resumes does what [Run.Resumes] does.
+func (t Sudo) Resumes() bool { return true }
 
 // Plan does what [Run.Plan] does.
 func (t Sudo) Plan(ctx context.Context, s *loom.Session) ([]loom.Change, error) {
@@ -161,6 +167,7 @@ func (t Local) Plan(ctx context.Context, s *loom.Session) ([]loom.Change, error)
 func control(ctx context.Context, s *loom.Session) (*loom.Session, error) {
 	n := s.Node
 	here := *s
+	here.Claim = "" // a command of this machine ends with Loom
 	here.Node = &loom.Node{Name: n.Name, Transport: "local"}
 	here.User = ""
 	here.Env = map[string]string{
@@ -266,7 +273,7 @@ func (c command) exec(ctx context.Context, s *loom.Session, cmd loom.Command) er
 	if c.quiet {
 		cmd.Stdout, cmd.Stderr = nil, nil
 	}
-	err := s.Exec(ctx, cmd)
+	err := s.Resumable().Exec(ctx, cmd)
 	if _, exited := errors.AsType[*loom.ExitError](err); exited && (c.warnOnly || c.quiet) && ctx.Err() == nil {
 		logger(s).Warn("command failed, which warn_only lets pass", "err", err)
 		return nil
@@ -312,7 +319,7 @@ func (c command) needless(ctx context.Context, s *loom.Session) (string, error) 
 // holds reports whether a command exits with 0.
 func (c command) holds(ctx context.Context, s *loom.Session, cmd loom.Command) (bool, error) {
 	cmd.Dir = c.dir
-	err := s.Exec(ctx, cmd)
+	err := s.Resumable().Exec(ctx, cmd)
 	if _, exited := exitCode(err); exited {
 		return false, nil
 	}

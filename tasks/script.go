@@ -73,6 +73,9 @@ func (t Script) Apply(ctx context.Context, s *loom.Session) error {
 	})
 }
 
+// Resumes does what [Run.Resumes] does.
+func (t Script) Resumes() bool { return true }
+
 // Plan does what [Run.Plan] does.
 func (t Script) Plan(ctx context.Context, s *loom.Session) ([]loom.Change, error) {
 	return t.command().plan(ctx, t.session(s))
@@ -203,6 +206,9 @@ places remove "$1"
 // run does it all in one trip: stores the script, runs and removes it.
 func (t Script) run(ctx context.Context, s *loom.Session, text []byte, runner []string) error {
 	id := ".loom-" + strings.ToLower(rand.Text())
+	if s.Claim != "" {
+		id = ".loom-" + s.Claim // the same, if it is applied again
+	}
 	name := filepath.Base(t.File)
 	words := append([]string{id, name, strconv.Itoa(len(text)), strconv.Itoa(len(runner))}, runner...)
 	cmd := program{"script " + t.File, runScript}.command(append(words, t.Args...))
@@ -216,6 +222,9 @@ func (t Script) run(ctx context.Context, s *loom.Session, text []byte, runner []
 	}
 	if err == nil || (ctx.Err() == nil && !errors.Is(err, loom.ErrLost)) {
 		return err
+	}
+	if s.Claim != "" && errors.Is(err, loom.ErrLost) {
+		return err // it may still run, and removes the script itself
 	}
 	// The shell was ended before it could remove the script, or may have been.
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

@@ -96,16 +96,19 @@ func (c *Claim) Check() error {
 	return c.Command.check()
 }
 
-// payload is what the shell that becomes the command reads.
-func (c *Claim) payload() string {
-	var b bytes.Buffer
-	b.WriteString(`_loom(){
+// payloadHead says which process it is, for who ends it.
+const payloadHead = `_loom(){
 read -r x 2>/dev/null </proc/$$/stat&&{ set -- ${x##*) };shift 19;}
 echo "$$ ${1:-0}" >&9
 exec <&8 8<&- 9>&-
 set --
-unset x`)
-	b.WriteString("\n")
+unset x
+`
+
+// payload is what the shell that becomes the command reads.
+func (c *Claim) payload() string {
+	var b bytes.Buffer
+	b.WriteString(payloadHead)
 	if len(c.Command.Env) > 0 {
 		b.WriteString("export")
 		for _, name := range slices.Sorted(maps.Keys(c.Command.Env)) {
@@ -336,15 +339,21 @@ while [ ! -s "$C.x" ]&&[ $i -lt 10 ];do sleep .1||i=10;i=$((i+1));done
 echo left $f
 `
 
+// How the scripts about claims begin.
+const (
+	endHead    = "# loom end\nunset LOOM_EXEC\n"
+	forgetHead = "# loom forget\nno(){ exit;}\n" + place + "P\nfor x in "
+)
+
 // End returns a script that ends the claim's command, for a plain Run.
 func (c *Claim) End() string {
-	return "unset LOOM_EXEC\ncd /\nc=" + Quote(c.Name) + " k=" + Quote(c.Mark()) + "\n{ " + endBody + "} 2>/dev/null\n"
+	return endHead + "c=" + Quote(c.Name) + " k=" + Quote(c.Mark()) + "\n{ " + endBody + "} 2>/dev/null\n"
 }
 
 // Forget returns a script that deletes what the node keeps of these claims, for
 // a plain Run.
 func Forget(names []string) string {
-	return "no(){ exit;}\n" + place + "P\nfor x in " + strings.Join(names, " ") + ";do rm -f \"$D/$x\".*;done\n"
+	return forgetHead + strings.Join(names, " ") + ";do rm -f \"$D/$x\".*;done\n"
 }
 
 // A Frames takes the frames out of what an attach script prints, and passes the

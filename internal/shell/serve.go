@@ -26,6 +26,7 @@ type Emulator struct {
 
 	mu      sync.Mutex
 	running map[string]*emulated // by nonce
+	claims  map[string]*emulatedClaim
 	pid     int
 }
 
@@ -163,7 +164,15 @@ func (e *Emulator) exec(ctx context.Context, s script, text string, in *bufio.Re
 	t.Go(func() {
 		exit := Exit{Code: 255} // of a function that does not return
 		defer func() { ended <- exit }()
-		exit = e.Exec(ctx, c)
+		switch {
+		case Attaches(&c):
+			e.attach(ctx, c.Text, c.User, Terminal{Out: t.Out, Err: t.Err})
+			exit = Exit{}
+		case e.keeps(ctx, c.Text, t):
+			exit = Exit{}
+		default:
+			exit = e.Exec(ctx, c)
+		}
 	})
 	select {
 	case exit := <-ended:
@@ -234,6 +243,16 @@ func Sniff(line string, in io.Reader) (c Command, all io.Reader, ok bool) {
 	}
 	s, err := parseScript(text)
 	if err != nil {
+		return Command{}, all, false
+	}
+	if Attaches(s.c) {
+		payload, ok := claimedCommand(s.c.Text)
+		if !ok {
+			return Command{}, all, false
+		}
+		s.c = &payload
+	}
+	if strings.HasPrefix(s.c.Text, forgetHead) || strings.HasPrefix(s.c.Text, endHead) {
 		return Command{}, all, false
 	}
 	if len(words) == 8 {
