@@ -164,7 +164,7 @@ func TestTrimShrinksTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close() //nolint:errcheck // it is checked below
+	defer store.Close()
 	for i := range 60 {
 		remember(t, store, fmt.Sprintf("run%02d", i), false, 3000)
 	}
