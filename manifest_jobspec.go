@@ -261,7 +261,7 @@ func (missedSpec) JSONSchema() map[string]any {
 
 // A jitterSpec is a duration, or a mapping.
 type jitterSpec struct {
-	Max time.Duration `help:"longest delay"`
+	Max time.Duration `loom:"required" help:"longest delay"`
 	By  byNodeSpec    `help:"job: all nodes of a job alike; node: each its own"`
 }
 

@@ -1,7 +1,9 @@
 package loom
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 	_ "time/tzdata" // zones are there even where the system has none
 
@@ -81,6 +83,19 @@ func (ss Schedules) Interval() bool {
 		}
 	}
 	return true
+}
+
+// String names all of them, so that lists of different schedules differ.
+func (ss Schedules) String() string {
+	names := make([]string, len(ss))
+	for i, s := range ss {
+		if named, ok := s.(fmt.Stringer); ok {
+			names[i] = named.String()
+		} else {
+			names[i] = fmt.Sprintf("%T", s)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // An At is due once.
