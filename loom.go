@@ -255,8 +255,8 @@ func newID(t time.Time) string {
 }
 
 // LogEvents returns an observer that puts events into words for a log: what
-// runs did at level Info, or Warn if it did not go well, and each line of output
-// at level Debug.
+// runs did at level Info, or Warn if it did not go well, a store that is down at
+// Error, and each line of output at level Debug.
 func LogEvents(log *slog.Logger) func(Event) {
 	words := map[Kind]string{
 		KindRunStarted:  "run started",
@@ -268,8 +268,8 @@ func LogEvents(log *slog.Logger) func(Event) {
 		KindRunEnded:    "run ended",
 		KindTickSkipped: "tick skipped",
 		KindTickMissed:  "tick missed",
-		KindStoreDown:   "store down",
-		KindStoreBack:   "store back",
+		KindStoreDown:   "store is down: no tick is acted on until it is back; what runs goes on",
+		KindStoreBack:   "store is back: ticks are acted on again",
 	}
 	return func(e Event) {
 		ctx, level := context.Background(), slog.LevelInfo
@@ -286,8 +286,10 @@ func LogEvents(log *slog.Logger) func(Event) {
 		switch e.Kind {
 		case KindOutput, KindNodeStarted:
 			level = slog.LevelDebug
-		case KindTickSkipped, KindTickMissed, KindRetry, KindStoreDown:
+		case KindTickSkipped, KindTickMissed, KindRetry:
 			level = slog.LevelWarn
+		case KindStoreDown:
+			level = slog.LevelError
 		}
 		if !log.Enabled(ctx, level) {
 			return

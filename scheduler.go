@@ -381,7 +381,7 @@ func (s *Scheduler) jumped(was, now time.Time, jump time.Duration) {
 
 // act acts on all ticks that fell by now.
 func (s *Scheduler) act(ctx context.Context, now time.Time) {
-	if !s.adopt(ctx) {
+	if !s.recovered(ctx) || !s.adopt(ctx) {
 		return
 	}
 	s.mu.Lock()
@@ -398,6 +398,20 @@ func (s *Scheduler) act(ctx context.Context, now time.Time) {
 	}
 	s.mu.Unlock()
 	s.fire(ctx, firings)
+}
+
+// recovered reports whether the store is up, and asks it if it was not: that it
+// was down decides what becomes of the ticks that fell meanwhile.
+func (s *Scheduler) recovered(ctx context.Context) bool {
+	if _, err := s.Health(); err == nil {
+		return true
+	}
+	p, err := s.memory.Beat(ctx, s.self)
+	if !s.works(ctx, err) {
+		return false
+	}
+	s.heard(p)
+	return true
 }
 
 // atOnce is how many firings the store is given in one call: enough to share the

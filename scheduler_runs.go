@@ -386,8 +386,7 @@ func (s *Scheduler) works(ctx context.Context, err error) bool {
 	case err == nil && s.down.err == nil:
 	case err == nil:
 		now := s.now()
-		s.log().Info("store is back: ticks are acted on again", "down", now.Sub(s.down.since).Round(time.Second))
-		s.event(Event{Kind: KindStoreBack, Time: time.Now()})
+		s.event(Event{Kind: KindStoreBack, Time: time.Now(), Text: fmt.Sprintf("it was down for %v", now.Sub(s.down.since).Round(time.Second))})
 		if from := s.down.since; now.Sub(from) > time.Second {
 			what := "the store was down"
 			if s.gap.all && !s.gap.to.Before(from.Add(-time.Second)) && !s.gap.from.IsZero() {
@@ -398,7 +397,6 @@ func (s *Scheduler) works(ctx context.Context, err error) bool {
 		s.down = outage{}
 	case s.down.err == nil:
 		s.down = outage{since: s.now(), err: err}
-		s.log().Error("store is down: no tick is acted on until it is back; what runs goes on", "err", err)
 		s.event(Event{Kind: KindStoreDown, Time: time.Now(), Text: err.Error()})
 	default:
 		s.down.err = err

@@ -167,7 +167,7 @@ func (c *crashTest) check(t *testing.T) {
 		}
 	}
 	for name, period := range map[string]time.Duration{"quick": time.Second, "slow": time.Second, "queue": 2 * time.Second, "skip": 3 * time.Second} {
-		c.checkTicks(t, store, name, period, runs)
+		checkTicks(t, store, name, period, runs)
 	}
 	c.checkFollowers(t, runs)
 	did := c.executions(t)
@@ -195,7 +195,7 @@ func (c *crashTest) check(t *testing.T) {
 }
 
 // checkTicks checks that every tick has one outcome, and its run.
-func (c *crashTest) checkTicks(t *testing.T, store loom.Store, job string, period time.Duration, runs map[string]loom.Run) {
+func checkTicks(t *testing.T, store loom.Store, job string, period time.Duration, runs map[string]loom.Run) {
 	t.Helper()
 	ticks, err := store.Ticks(t.Context(), loom.TickQuery{Job: job, Limit: 1 << 30})
 	if err != nil || len(ticks) == 0 {
