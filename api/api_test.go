@@ -537,6 +537,7 @@ func TestStatusWhileStoreIsDown(t *testing.T) {
 	if err != nil || st.Store.State != api.StoreDown || st.Store.Reason != full.Error() || st.Store.Since.IsZero() {
 		t.Fatalf("Status = %+v, %v", st, err)
 	}
+	<-time.After(3 * time.Millisecond) // times are kept to the millisecond
 	if again, err := c.Status(t.Context()); err != nil || again.Store != st.Store {
 		t.Errorf("a second Status has %+v, %v, want %+v", again.Store, err, st.Store)
 	}
@@ -648,4 +649,55 @@ func TestOlderDaemon(t *testing.T) {
 		}
 	}
 	close(answers)
+}
+
+// Whoever asks for more than fits one answer gets all of it.
+func TestPages(t *testing.T) {
+	store := &memory.Store{}
+	c, _ := serve(t, &api.Server{Store: store})
+	ctx := t.Context()
+	const n = 2300 // pages have 1000, or 100 chunks
+	due := time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
+	var after time.Time
+	var firings []loom.Firing
+	for i := range n {
+		firings = append(firings, loom.Firing{Job: "j", After: after, Due: due, Run: loom.Run{ID: fmt.Sprintf("run%04d", i), Trigger: loom.TriggerSchedule}, Overlap: loom.OverlapAllow, Claim: i == 0})
+		after, due = due, due.Add(time.Millisecond)
+		if err := store.Act(ctx, loom.Action{Verb: "look"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fired, err := c.Fire(ctx, "x", firings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 250 {
+		if err := store.Record(ctx, fired[0].Claim, []loom.Event{{Kind: loom.KindOutput, Node: "n", Stream: loom.Stdout, Text: "x"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(what string, want int, seen map[string]bool, err error) {
+		t.Helper()
+		if err != nil || len(seen) != want {
+			t.Errorf("%d different %s, %v, want %d", len(seen), what, err, want)
+		}
+	}
+	for limit, want := range map[int]int{0: 100, 7: 7, 1000: 1000, 2100: 2100, 5000: n} {
+		runs, err := c.Runs(ctx, loom.RunQuery{Limit: limit})
+		count("runs", want, set(runs, func(r loom.Run) string { return r.ID }), err)
+		ticks, err := c.Ticks(ctx, loom.TickQuery{Job: "j", Limit: limit})
+		count("ticks", want, set(ticks, func(k loom.Tick) string { return k.Run }), err)
+		actions, err := c.Actions(ctx, loom.ActionQuery{Limit: limit})
+		count("actions", want, set(actions, func(a loom.Action) string { return fmt.Sprint(a.ID) }), err)
+		chunks, err := c.Output(ctx, loom.OutputQuery{Run: "run0000", Limit: limit})
+		count("chunks", min(want, 250), set(chunks, func(k loom.Chunk) string { return fmt.Sprint(k.Cursor) }), err)
+	}
+}
+
+func set[T any](all []T, name func(T) string) map[string]bool {
+	names := map[string]bool{}
+	for _, v := range all {
+		names[name(v)] = true
+	}
+	return names
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -119,25 +120,43 @@ func TestStopWithinReason(t *testing.T) {
 		p := newPipes()
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
-		go func() { served <- (&Server{Store: stuck{}}).serve(ctx, p, own) }()
-		c := p.dial()
+		store := &stuck{}
+		go func() { served <- (&Server{Store: store}).serve(ctx, p, own) }()
+		c, stubborn := p.dial(), p.dial()
 		defer c.Close()
+		defer stubborn.Close()
 		go io.WriteString(c, "GET /api/v1/runs HTTP/1.1\r\nHost: loomd\r\n\r\n")
+		go io.WriteString(stubborn, "GET /api/v1/jobs HTTP/1.1\r\nHost: loomd\r\n\r\n")
 		synctest.Wait()
 		cancel()
 		began := time.Now()
+		if got, _ := io.ReadAll(c); !strings.Contains(string(got), "urn:loom:store-down") {
+			t.Errorf("who was cut off got %q", got)
+		}
+		if took := time.Since(began); took > stopTime+lastTime+time.Second {
+			t.Errorf("it took %v", took)
+		}
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(began); took > stopTime+time.Second {
-			t.Errorf("it took %v", took)
+		if !store.ended {
+			t.Error("the store is still in use")
 		}
 	})
 }
 
-type stuck struct{ loom.Store }
+type stuck struct {
+	loom.Store
+	ended bool
+}
 
-func (stuck) Runs(ctx context.Context, _ loom.RunQuery) ([]loom.Run, error) {
+func (s *stuck) Jobs(context.Context, ...string) ([]loom.JobState, error) {
+	<-time.After(time.Minute)
+	s.ended = true
+	return nil, nil
+}
+
+func (*stuck) Runs(ctx context.Context, _ loom.RunQuery) ([]loom.Run, error) {
 	<-ctx.Done()
 	return nil, context.Cause(ctx)
 }
@@ -238,4 +257,41 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("%s %s %q: %d %s is no problem", method, path, text, w.Code, w.Body)
 		}
 	})
+}
+
+// What is asked for may take long, once it was asked for in time.
+func TestLongWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes()
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- (&Server{Store: slow{}}).serve(ctx, p, own) }()
+		for path, body := range map[string]string{"backup": `{"file":"/none/x"}`, "ledger/trim": `{}`} {
+			c := p.dial()
+			defer c.Close()
+			go fmt.Fprintf(c, "POST /api/v1/%s HTTP/1.1\r\nHost: loomd\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+			if got, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 ") {
+				t.Errorf("%s got %q, %v", path, got, err)
+			}
+		}
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+type slow struct{ loom.Store }
+
+func (s slow) Trim(ctx context.Context, _ loom.Retention) (loom.Trimmed, error) {
+	return loom.Trimmed{}, s.Backup(ctx, "")
+}
+
+func (slow) Backup(ctx context.Context, _ string) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(time.Hour):
+		return nil
+	}
 }

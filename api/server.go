@@ -28,6 +28,7 @@ const (
 	pieceSize  = 64 << 10
 	idleTime   = 2 * time.Minute // between requests
 	stopTime   = 5 * time.Second // for requests to end when the server stops
+	lastTime   = time.Second     // and to be told that they were cut off
 
 	headerBytes = 128 << 10
 	bodyBytes   = 1 << 20
@@ -110,11 +111,11 @@ func (s *Server) serve(ctx context.Context, l net.Listener, identify func(contex
 	case err = <-served:
 	case <-ctx.Done():
 	}
-	soon, done := context.WithTimeout(base, stopTime)
-	defer done()
-	if srv.Shutdown(soon) != nil {
+	if !shutdown(srv, stopTime) {
 		cancel(errStopping())
-		_ = srv.Close() // they were asked nicely
+		if !shutdown(srv, lastTime) {
+			_ = srv.Close() // they were asked nicely
+		}
 	}
 	active.wait()
 	if err == nil {
@@ -124,6 +125,13 @@ func (s *Server) serve(ctx context.Context, l net.Listener, identify func(contex
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+// shutdown reports whether all requests have ended in a time.
+func shutdown(srv *http.Server, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return srv.Shutdown(ctx) == nil
 }
 
 func (s *Server) log() *slog.Logger { return cmp.Or(s.Log, slog.Default()) }

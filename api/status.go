@@ -251,20 +251,22 @@ func (s *Server) failing(ctx context.Context, j loom.JobState) (*FailingJob, err
 
 // ready reports why the daemon can't work, or nil.
 func (s *Server) ready(ctx context.Context) *Problem {
-	if s.Control != nil && s.Control.Status().Stopping {
+	var daemon Status
+	if s.Control != nil {
+		daemon = s.Control.Status()
+	}
+	if daemon.Stopping {
 		return problem(loom.ErrShutdown)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, statusTime, errSlow())
 	defer cancel()
 	_, err := s.Store.Runs(ctx, loom.RunQuery{Limit: 1})
 	s.health.note(err)
-	if err == nil && s.Control != nil {
-		if down := s.Control.Status().Store; down.State == StoreDown {
-			return &Problem{Type: "urn:loom:store-down", Title: "The store is down", Status: http.StatusServiceUnavailable, Detail: down.Reason}
-		}
-	}
 	if err != nil {
 		return problem(err)
+	}
+	if daemon.Store.State == StoreDown {
+		return &Problem{Type: "urn:loom:store-down", Title: "The store is down", Status: http.StatusServiceUnavailable, Detail: daemon.Store.Reason}
 	}
 	return nil
 }
