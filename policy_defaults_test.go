@@ -61,6 +61,7 @@ func TestPolicyDefaults(t *testing.T) {
 		{key: "sudo", def: "true", own: "false", get: func(j *Job) any { return j.Sudo }, asDef: SudoDefault, asOwn: ""},
 		{key: "env", def: "{A: d, B: d}", own: "{A: o}", get: func(j *Job) any { return j.Env }, none: "map[]", asDef: "map[A:d B:d]", asOwn: "map[A:o]"},
 		{key: "dir", def: "/d", own: "/o", get: func(j *Job) any { return j.Dir }, asDef: "/d", asOwn: "/o"},
+		{key: "resumable", def: "false", own: "true", get: func(j *Job) any { return j.Resumable }, none: "true", asDef: "false", asOwn: "true"},
 		{key: "log", def: "{file: /d, max_size: 8KiB, keep: 3}", own: "/o", get: func(j *Job) any { return j.Output }, none: "{ 0 0}", asDef: "{/d 8192 3}", asOwn: "{/o 0 0}"},
 		{key: "notify", def: "{on: [failed], to: [ops]}", own: "dev", get: func(j *Job) any { return j.Notify }, none: "{[] []}", asDef: "{[failed] [ops]}", asOwn: "{[] [dev]}"},
 		{key: "not_during", def: "[2026-01-01, 2026-01-02]", own: "{from: 2027-01-01, to: 2027-01-02}", get: func(j *Job) any {
