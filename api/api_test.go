@@ -479,7 +479,8 @@ func TestStatus(t *testing.T) {
 		t.Helper()
 		c := start(job)
 		at := started.Add(time.Duration(n) * time.Minute)
-		if err := store.Finish(ctx, c, loom.Run{Status: status, Ended: at, Reason: "because"}, nil); err != nil {
+		why := &loom.Result{Status: status, ExitCode: 3, Reason: "exit status 3", Started: at, Ended: at}
+		if err := store.Finish(ctx, c, loom.Run{Status: status, Ended: at}, []loom.Event{{Kind: loom.KindNodeEnded, Node: "n7", Result: why}}); err != nil {
 			t.Fatal(err)
 		}
 		return at
@@ -515,7 +516,7 @@ func TestStatus(t *testing.T) {
 	if len(st.Running) != 1 || st.Running[0].ID != "run8" || !slices.Equal(st.Running[0].Going, []string{"n1"}) || st.Running[0].Counts[loom.StatusOK] != 1 {
 		t.Errorf("running: %+v", st.Running)
 	}
-	want := api.FailingJob{Job: "bad", Since: since.UTC(), Runs: 2, Run: "run4", Status: loom.StatusLost, Reason: "because", Owner: "kim", Runbook: "https://example.com"}
+	want := api.FailingJob{Job: "bad", Since: since.UTC(), Runs: 2, Run: "run4", Status: loom.StatusLost, Reason: "n7: exit status 3", Owner: "kim", Runbook: "https://example.com"}
 	if len(st.Failing) != 1 || st.Failing[0] != want {
 		t.Errorf("failing: %+v\n   want %+v", st.Failing, want)
 	}

@@ -76,7 +76,7 @@ type FailingJob struct {
 	Runs    int         `json:"runs" doc:"How many have not gone well since; 100 may be more"`
 	Run     string      `json:"run" doc:"The last"`
 	Status  loom.Status `json:"status"`
-	Reason  string      `json:"reason,omitempty"`
+	Reason  string      `json:"reason,omitempty" doc:"Why the last did not go well; if it was for its nodes, what the first of them says"`
 	Owner   string      `json:"owner,omitempty" doc:"Whom to ask"`
 	Runbook string      `json:"runbook,omitempty" doc:"What to read"`
 }
@@ -133,7 +133,7 @@ func (s *Server) known() Status {
 		st, m = s.Control.Status(), s.Control.Manifest()
 	}
 	st.Version, st.PID = cmp.Or(st.Version, s.Version), cmp.Or(st.PID, os.Getpid())
-	st.Started = utc(st.Started)
+	st.Started = utc(st.Started.Truncate(time.Millisecond))
 	st.Problems = []string{}
 	if m != nil {
 		st.ConfigFile, st.Jobs, st.Nodes, st.Warnings = m.File, len(m.Jobs), len(m.Nodes), len(m.Warnings)
@@ -238,7 +238,15 @@ func (s *Server) failing(ctx context.Context, j loom.JobState) (*FailingJob, err
 		f.Since = utc(r.Ended)
 		f.Runs++
 	}
-	if f == nil || s.Control == nil {
+	if f == nil {
+		return nil, nil
+	}
+	if f.Reason == "" {
+		if f.Reason, err = s.reason(ctx, f.Run); err != nil {
+			return nil, err
+		}
+	}
+	if s.Control == nil {
 		return f, nil
 	}
 	if m := s.Control.Manifest(); m != nil {
@@ -247,6 +255,17 @@ func (s *Server) failing(ctx context.Context, j loom.JobState) (*FailingJob, err
 		}
 	}
 	return f, nil
+}
+
+// reason returns what the first node of a run that did not end well says.
+func (s *Server) reason(ctx context.Context, run string) (string, error) {
+	results, err := s.Store.Results(ctx, loom.ResultQuery{Runs: []string{run}})
+	for _, r := range results {
+		if !r.Status.Good() && r.Reason != "" {
+			return r.Node + ": " + r.Reason, nil
+		}
+	}
+	return "", err
 }
 
 // ready reports why the daemon can't work, or nil.
