@@ -131,6 +131,12 @@ func (t templatedPlanner) Plan(ctx context.Context, s *Session) ([]Change, error
 	return task.(Planner).Plan(ctx, s)
 }
 
+// Resumes says what the task says: what is filled in is the same each time.
+func (t *templated) Resumes() bool {
+	r, ok := t.task.proto.(Resumer)
+	return ok && r.Resumes()
+}
+
 func (t *templated) filled(s *Session) (Task, error) {
 	task, problems := t.bind(new(bind.Binder), templateData{Node: viewOf(s.Node), Job: s.Job, Run: s.RunID, Due: templateTime{s.Due}})
 	if err := joined(problems); err != nil {

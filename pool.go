@@ -249,7 +249,7 @@ func (w *work) node(ctx context.Context, n *Node) {
 	}
 	w.event(Event{Kind: KindNodeStarted, Node: n.Name, Time: r.Started})
 	out := newOutput(w, n.Name)
-	_, again := w.left.results[n.Name]
+	again := w.left.results != nil // that it was begun may not have been written
 	var done []*claims
 	for {
 		r.Attempts++

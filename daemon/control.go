@@ -49,7 +49,9 @@ func (c *control) Trigger(ctx context.Context, o api.Order) (loom.Run, error) {
 }
 
 // Cancel is part of api.Control.
-func (c *control) Cancel(_ context.Context, run, why string) error { return c.scheduler.Cancel(run, why) }
+func (c *control) Cancel(_ context.Context, run, why string) error {
+	return c.scheduler.Cancel(run, why)
+}
 
 // Reload is part of api.Control.
 func (c *control) Reload(ctx context.Context) error {

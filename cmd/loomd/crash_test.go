@@ -38,7 +38,7 @@ func TestCrash(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	for _, resumable := range []bool{false} {
+	for _, resumable := range []bool{true, false} {
 		t.Run(fmt.Sprintf("resumable %v", resumable), func(t *testing.T) {
 			t.Parallel()
 			c := newCrashes(t, bin, resumable)
@@ -89,7 +89,7 @@ func newCrashes(t *testing.T, bin string, resumable bool) *crashTest {
 	}
 	for name, text := range map[string]string{
 		"loom.yaml": fmt.Sprintf("nodesfile: nodes.yaml\njobspath: jobs\nstate: state\nmax_workers: 30\n"+
-			"ssh: {config: none, known_hosts: %s}\nhistory: {keep_runs: 1000000}\n", node.KnownHosts),
+			"ssh: {config: none, known_hosts: %s}\nhistory: {keep_runs: 1000000}\ndefaults: {resumable: %v}\n", node.KnownHosts, resumable),
 		"none":        "",
 		"nodes.yaml":  nodes.String(),
 		"jobs/a.yaml": "jobs:\n" + jobs.String(),
