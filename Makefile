@@ -4,7 +4,7 @@ FUZZTIME ?= 5s
 LINT     ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULN     ?= golang.org/x/vuln/cmd/govulncheck@latest
 
-.PHONY: help build test check fmt vet lint fuzz bench fleet demo golden deps vuln
+.PHONY: help build test check fmt vet lint fuzz soak bench fleet demo golden deps vuln
 
 help: ## what can be done here
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -35,6 +35,9 @@ fuzz: ## every fuzz target, for FUZZTIME (5s) each
 			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 		done; \
 	done
+
+soak: ## kill a busy daemon a thousand times (an hour), and hold its store against the nodes
+	LOOM_CRASHES=$${LOOM_CRASHES:-1000} $(GO) test -timeout 0 -run TestCrash -v ./cmd/loomd
 
 bench: ## Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...

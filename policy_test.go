@@ -381,6 +381,7 @@ func TestPolicyAChangedScheduleHasNoPast(t *testing.T) {
 		{"an expression", `schedule: "0 0 1 1 *"`, `schedule: "0 0 * * *"`},
 		{"a list", `schedule: ["0 0 1 1 *", "0 0 2 1 *"]`, `schedule: ["0 0 * * *", "0 6 * * *"]`},
 		{"a list of as many", `schedule: ["0 0 1 1 *", "0 0 30 12 *"]`, `schedule: ["0 0 * * *", "0 0 30 12 *"]`},
+		{"a time zone", `{schedule: "0 12 1 3 *", timezone: UTC}`, `{schedule: "0 12 1 3 *", timezone: Asia/Tokyo}`},
 		{"a time beside it", `{schedule: "0 0 1 1 *", at: "2001-01-01T00:00:00Z"}`, `{schedule: "0 0 1 1 *", at: "2000-03-01T09:00:00Z"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -154,6 +154,9 @@ func (j *Job) fingerprint() string {
 		return ""
 	}
 	if named, ok := when.(fmt.Stringer); ok {
+		if j.Timezone != nil {
+			return named.String() + " " + j.Timezone.String()
+		}
 		return named.String()
 	}
 	return fmt.Sprintf("%T", when)

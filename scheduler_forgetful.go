@@ -146,7 +146,7 @@ func (m *forgetful) Take(_ context.Context, self string) (*Claim, error) {
 	defer m.mu.Unlock()
 	for _, r := range m.runs {
 		busy := slices.ContainsFunc(m.runs, func(o *unended) bool { return o.Job == r.Job && o.going })
-		if !r.going && !(r.solo && busy) {
+		if !r.going && (!r.solo || !busy) {
 			c := r.claim(self)
 			return &c, nil
 		}

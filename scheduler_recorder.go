@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -152,10 +154,7 @@ func (r *recorder) rest(e Event) {
 		add(lines[0]) // it says what is missing
 		lines = lines[1:]
 	}
-	number := map[Stream]int{} // of the line before, in its stream
-	for stream, n := range p.seen {
-		number[stream] = n
-	}
+	number := maps.Clone(p.seen) // of the line before, in its stream
 	for _, l := range lines {
 		number[l.Stream]--
 	}
@@ -232,7 +231,7 @@ func (r *recorder) some() ([]Event, int64) {
 			return r.waiting[: i+1 : i+1], size
 		}
 	}
-	return r.waiting[:len(r.waiting):len(r.waiting)], size
+	return slices.Clip(r.waiting), size
 }
 
 // wrote notes what became of a call. It reports whether it is done with.

@@ -57,11 +57,11 @@ func (s *Scheduler) work(ctx context.Context, g *going) {
 	_ = s.Pool.run(ctx, g.job, r, left, func(e Event) { // its events tell all that the error does
 		if e.Kind == KindRunEnded {
 			g.end = *e.Ran // nothing else goes on then
-			s.follow(ctx, g)
 		}
 		rec.add(ctx, e)
 		s.event(e)
 	})
+	s.follow(ctx, g)
 	rec.finish(ctx, g.end)
 }
 
@@ -105,14 +105,15 @@ func (s *Scheduler) take(ctx context.Context) {
 
 // follow fires the jobs that are to follow a run. That is done before the run is
 // recorded as ended, so that no crash can come between: one that is fired again
-// names the same run, and the store fires it once.
+// names the same run, and the store fires it once. While Run is stopping, what
+// follows waits in the store for the next start.
 func (s *Scheduler) follow(ctx context.Context, g *going) {
 	s.mu.Lock()
 	var firings []Firing
 	now := s.now()
 	for _, f := range s.followers[g.claim.Run.Job] {
-		if s.open && f.job.follows(g.claim.Run.Job, g.end.Status) {
-			firings = append(firings, Firing{Job: f.job.Name, Key: "after " + g.claim.Run.ID, Overlap: f.job.Overlap, Claim: true,
+		if (s.open || s.Store != nil) && f.job.follows(g.claim.Run.Job, g.end.Status) {
+			firings = append(firings, Firing{Job: f.job.Name, Key: "after " + g.claim.Run.ID, Overlap: f.job.Overlap, Claim: s.open,
 				Run: Run{ID: newID(now), Job: f.job.Name, Due: now, Trigger: TriggerAfter, By: g.claim.Run.ID, Nodes: len(f.job.Targets)}})
 		}
 	}

@@ -97,7 +97,7 @@ func (s *Scheduler) fate(e *entry, tick, now, from time.Time) (Outcome, string) 
 		return OutcomeMissed, late
 	case m.Policy == MissedSkip:
 		return OutcomeMissed, late + ", and the job lets missed ticks go"
-	case m.Within > 0 && now.Sub(tick) > m.Within:
+	case m.Within > 0 && now.Sub(tick.Add(e.jitter)) > m.Within:
 		return OutcomeMissed, fmt.Sprintf("%s, and it was due more than %v before", late, m.Within)
 	case from.IsZero() || tick.Before(from):
 		return OutcomeMissed, late + ", and a later one makes up for it"
@@ -117,7 +117,7 @@ func (s *Scheduler) catchUpFrom(e *entry, now time.Time) time.Time {
 		if s.gap.late(tick.Add(e.jitter), now) == "" {
 			break // nor are the following
 		}
-		tooOld := e.job.Missed.Within > 0 && now.Sub(tick) > e.job.Missed.Within
+		tooOld := e.job.Missed.Within > 0 && now.Sub(tick.Add(e.jitter)) > e.job.Missed.Within
 		if !tooOld && e.job.blackout(tick) == "" {
 			if recent = append(recent, tick); len(recent) > most {
 				recent = recent[1:]

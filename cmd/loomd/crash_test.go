@@ -111,7 +111,7 @@ func newCrashes(t *testing.T, bin string, resumable bool) *crashTest {
 	return c
 }
 
-func (c *crashTest) start(t *testing.T, ctx context.Context) *exec.Cmd {
+func (c *crashTest) start(ctx context.Context, t *testing.T) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, c.bin, "-c", filepath.Join(c.dir, "loom.yaml"))
 	cmd.Stdout, cmd.Stderr = &c.log, &c.log
@@ -126,7 +126,7 @@ func (c *crashTest) round(t *testing.T, lives time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), lives) // and then: SIGKILL
 	defer cancel()
-	cmd := c.start(t, ctx)
+	cmd := c.start(ctx, t)
 	err := cmd.Wait()
 	c.kills = append(c.kills, time.Now())
 	if ctx.Err() == nil {
@@ -138,7 +138,7 @@ func (c *crashTest) round(t *testing.T, lives time.Duration) {
 // with, and stops it in good order.
 func (c *crashTest) rest(t *testing.T) {
 	t.Helper()
-	cmd := c.start(t, t.Context())
+	cmd := c.start(t.Context(), t)
 	timer := time.NewTimer(6 * time.Second)
 	<-timer.C
 	_ = cmd.Process.Signal(syscall.SIGTERM)
