@@ -340,7 +340,8 @@ type ActionQuery struct {
 }
 
 // Retention says what a store keeps. The zero value keeps all. Runs that have
-// not ended are kept in any case.
+// not ended are kept in any case, and so is the newest of each job that is still
+// among the adopted ones.
 type Retention struct {
 	Runs        time.Duration // runs with their results and output, for so long after they were queued
 	RunsPerJob  int           // and so many of each job

@@ -720,7 +720,8 @@ func (s *Store) trimRuns(now time.Time, keep loom.Retention, t *loom.Trimmed) {
 	newer := map[string]int{}
 	drop := map[*run]bool{}
 	for _, r := range slices.Backward(s.runs) {
-		old := keep.Runs > 0 && r.Queued.Before(now.Add(-keep.Runs)) || keep.RunsPerJob > 0 && newer[r.Job] >= keep.RunsPerJob
+		last := newer[r.Job] == 0 && !s.jobs[r.Job].gone
+		old := keep.Runs > 0 && r.Queued.Before(now.Add(-keep.Runs)) && !last || keep.RunsPerJob > 0 && newer[r.Job] >= keep.RunsPerJob
 		newer[r.Job]++
 		if !old || !r.Status.Ended() {
 			continue

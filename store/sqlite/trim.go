@@ -49,9 +49,12 @@ type trimmer struct {
 	done  loom.Trimmed
 }
 
-// oldRuns deletes the runs that were queued before limit.
+// oldRuns deletes the runs that were queued before limit, apart from the newest of
+// each job that there is.
 func (t *trimmer) oldRuns(ctx context.Context, limit time.Time) error {
-	return t.runs(ctx, "SELECT seq FROM runs INDEXED BY runs_at WHERE queued < ? AND NOT "+going+" ORDER BY queued LIMIT ?", limit.UnixMilli())
+	return t.runs(ctx, "SELECT seq FROM runs r INDEXED BY runs_at WHERE queued < ? AND NOT "+going+
+		" AND ((SELECT gone FROM jobs WHERE id = r.job) OR seq <> (SELECT seq FROM runs x INDEXED BY runs_job WHERE x.job = r.job "+
+		"ORDER BY x.queued DESC, x.seq DESC LIMIT 1)) ORDER BY queued LIMIT ?", limit.UnixMilli())
 }
 
 // manyRuns deletes all but the newest runs of each job.

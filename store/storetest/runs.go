@@ -430,6 +430,12 @@ func trimAge(b *bench) {
 	b.same("results of a trimmed run", len(b.results(done.Run.ID)), 0)
 	b.same("runs left on the node", ids(b.find(loom.RunQuery{Node: "n1"})), []int{2})
 	b.same("nothing asked for", b.trim(loom.Retention{}), loom.Trimmed{})
+
+	b.done("yearly", loom.StatusOK)
+	<-time.After(5 * time.Millisecond)
+	b.same("the last run of a job", b.trim(loom.Retention{Runs: time.Millisecond}).Runs, 0)
+	b.must(b.s.Adopt(b.Context(), map[string]string{"a": ""}))
+	b.same("the last run of a job that is gone", b.trim(loom.Retention{Runs: time.Millisecond}).Runs, 1)
 }
 
 func trimCount(b *bench) {
