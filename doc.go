@@ -12,12 +12,13 @@
 //     [Event] anything that happened on the way.
 //   - A [Pool] applies tasks to nodes, so many at a time, over connections that
 //     it keeps. A [Scheduler] knows when each job falls due, and hands it to the
-//     pool.
+//     pool. A [Store] is the memory: which ticks were acted on and how, and
+//     every run with its results and output.
 //   - A [Session] is what a task holds while it works on a node, and a [Conn] is
 //     how the bytes get there. A [Dialer] opens them: loom/ssh has the one for
 //     SSH, and [Local] is this machine.
 //
-// Data flows one way: files, Manifest, Scheduler, Pool, Conn, Result, Event.
+// Data flows one way: files, Manifest, Scheduler, Pool, Conn, Result, Store.
 //
 // # Three ways to use it
 //
@@ -59,6 +60,15 @@
 // [Planner] too, and one with rules that types can't express a [Validator].
 // Package loomtest has a node to test tasks on, and a suite that says what every
 // task owes Loom.
+//
+// # What it remembers
+//
+// A [Scheduler] with a [Store] has it keep what becomes of each tick before the
+// run begins, and each result when the node has ended. After a crash, the next
+// scheduler with the same store goes on with what can go on, says of the rest that
+// it is lost, and runs nothing twice. loom/store/sqlite is a store in one file, and
+// loom/store/memory one for programs that need no past; loom/store/storetest is what
+// every store must pass.
 //
 // # How it stops
 //
