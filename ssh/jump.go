@@ -111,12 +111,12 @@ func (d *Dialer) leave(h *hop) {
 
 // tunnel opens a connection to t from the jump host l.
 func (l *link) tunnel(ctx context.Context, t *target) (net.Conn, error) {
-	c, err := l.openChannel(ctx, "direct-tcpip", ssh.Marshal(struct {
+	c, err := l.opened(ctx, l.ask("direct-tcpip", ssh.Marshal(struct {
 		Host       string
 		Port       uint32
 		Origin     string
 		OriginPort uint32
-	}{t.host, uint32(t.port), "127.0.0.1", 0}))
+	}{t.host, uint32(t.port), "127.0.0.1", 0})))
 	switch {
 	case err == nil && l.spawn(func() { ssh.DiscardRequests(c.requests) }):
 		return &tunnel{c, l}, nil

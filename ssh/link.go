@@ -31,18 +31,18 @@ type link struct {
 	wg   sync.WaitGroup // its goroutines
 
 	mu      sync.Mutex
-	spare   *channel     // open, for the next command
-	calm    *time.Timer  // nothing has run for a moment
-	sentry  shell.Sentry // watches over the commands that run for long
-	alone   bool         // there is no room for the sentry
-	opening chan *opened // where a channel that is being opened ahead will be
-	open    int          // channels in use
-	limit   int          // how many may be open; 0: not known
-	learned time.Time    // when we were told; zero: it is the node's setting
-	closed  time.Time    // when one was closed
+	spare   *channel      // open, for the next command
+	calm    *time.Timer   // nothing has run for a moment
+	sentry  shell.Sentry  // watches over the commands that run for long
+	alone   bool          // there is no room for the sentry
+	opening <-chan opened // where a channel that is being opened ahead will be
+	open    int           // channels in use
+	limit   int           // how many may be open; 0: not known
+	learned time.Time     // when we were told; zero: it is the node's setting
+	closed  time.Time     // when one was closed
 }
 
-// An opened is what became of a channel that was opened ahead.
+// An opened is what became of a channel that was asked for.
 type opened struct {
 	channel *channel
 	err     error
@@ -80,18 +80,44 @@ func (c *channel) started() string {
 }
 
 // A wire is a network connection that remembers when it was last heard of, and
-// what came first.
+// what came first, and that can send two packets at once.
 type wire struct {
 	net.Conn
 	heard atomic.Int64 // when, in nanoseconds
 	admit func() error // called once, when something has come and before it is passed on
+	ahead []byte       // was read, and not asked for yet
 
 	mu   sync.Mutex
 	head []byte
 	full bool // nobody wants more of head
+
+	sending sync.Mutex
+	pairing bool        // the next packet is to go out with the one after it
+	held    []byte      // it
+	late    *time.Timer // it goes out alone
 }
 
+// pairLimit is how long a packet waits for the one that it is to go out with.
+const pairLimit = time.Millisecond
+
 func (w *wire) Read(p []byte) (int, error) {
+	if len(w.ahead) == 0 && len(p) == 1 { // the library asks for the first line so
+		line := make([]byte, 256)
+		n, err := w.read(line)
+		if n == 0 {
+			return 0, err
+		}
+		w.ahead = line[:n]
+	}
+	if len(w.ahead) > 0 {
+		n := copy(p, w.ahead)
+		w.ahead = w.ahead[n:]
+		return n, nil
+	}
+	return w.read(p)
+}
+
+func (w *wire) read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
 	if n > 0 {
 		w.heard.Store(time.Now().UnixNano())
@@ -108,6 +134,56 @@ func (w *wire) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// pair has the next packet wait for the one that follows it, since sending is
+// most of what a packet costs, here and on the node. It is for two that are
+// about to be written; a new exchange of keys may still come between them and
+// hold the second back, so the first does not wait for long.
+func (w *wire) pair() {
+	if !w.sending.TryLock() {
+		return // something else is being sent, perhaps for long
+	}
+	defer w.sending.Unlock()
+	w.pairing = true
+	if w.late == nil {
+		w.late = time.AfterFunc(pairLimit, w.flush)
+	} else {
+		w.late.Reset(pairLimit)
+	}
+}
+
+func (w *wire) flush() {
+	w.sending.Lock()
+	defer w.sending.Unlock()
+	w.pairing = false
+	if len(w.held) > 0 {
+		_, _ = w.Conn.Write(w.held) // if it breaks, it will be noticed
+		w.held = w.held[:0]
+	}
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	w.sending.Lock()
+	defer w.sending.Unlock()
+	if w.pairing {
+		w.pairing = false
+		w.held = append(w.held, p...)
+		return len(p), nil
+	}
+	if len(w.held) == 0 {
+		return w.Conn.Write(p)
+	}
+	w.late.Stop()
+	both := append(w.held, p...)
+	w.held = both[:0]
+	if cap(both) > 1<<10 {
+		w.held = nil // large ones are rare
+	}
+	if _, err := w.Conn.Write(both); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // first returns what the other side said first.
@@ -170,7 +246,7 @@ func (d *Dialer) handshake(ctx context.Context, t *target, raw net.Conn) (*link,
 	l.calm.Stop()
 	l.wg.Go(func() { l.serve(chans, requests) })
 	l.wg.Go(l.keepAlive)
-	l.prepare()
+	l.prepare(false)
 	return l, nil
 }
 
@@ -309,8 +385,13 @@ func (l *link) close() error {
 	l.fail(errClosed)
 	l.mu.Lock() // whoever spawns, does so before or not at all
 	l.calm.Stop()
+	opening := l.opening
+	l.opening = nil
 	l.mu.Unlock()
 	l.wg.Wait()
+	if opening != nil {
+		l.discard(opening)
+	}
 	return nil
 }
 
@@ -391,6 +472,7 @@ const heatDelay = 300 * time.Millisecond
 func (l *link) heat() {
 	l.spawn(func() {
 		l.mu.Lock()
+		l.settle()
 		c, busy, crowded := l.spare, l.open > 0, l.crowded()
 		if calm := l.pace.calm(); !busy && calm < heatDelay {
 			busy = true
@@ -411,27 +493,29 @@ func (l *link) heat() {
 
 var errClosed = shell.ErrClosed
 
-// prepare opens a channel for the next command, in the background, if there is
-// room for one.
-func (l *link) prepare() {
+// prepare asks for a channel for the next command, if there is room for one. If
+// paired is true, the caller is about to write something too.
+func (l *link) prepare(paired bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.spare != nil || l.opening != nil || l.full() || !l.alive() {
+	if l.settle(); l.spare != nil || l.opening != nil || l.full() || !l.alive() {
 		return
 	}
-	wanted := make(chan *opened, 1)
-	l.opening = wanted
-	l.wg.Go(func() {
-		c, err := l.session()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.opening != wanted { // somebody waits for it
-			wanted <- &opened{c, err}
-			return
-		}
-		l.opening, l.spare = nil, c
-		l.learn(err)
-	})
+	if paired {
+		l.wire.pair()
+	}
+	l.opening = l.ask("session", nil)
+}
+
+// settle takes the channel that was asked for ahead, if it is there. l.mu is
+// held.
+func (l *link) settle() {
+	select {
+	case o := <-l.opening:
+		l.opening, l.spare = nil, o.channel
+		l.learn(o.err)
+	default:
+	}
 }
 
 // full reports whether the server would open no further channel. What we were
@@ -445,38 +529,54 @@ func (l *link) full() bool {
 
 // session opens a channel, which takes a round trip. It ends with the link at
 // the latest.
-func (l *link) session() (*channel, error) {
+func (l *link) session() (*channel, error) { return l.await(l.ask("session", nil)) }
+
+// await waits for a session that was asked for.
+func (l *link) await(answer <-chan opened) (*channel, error) {
 	timer := time.AfterFunc(3*l.t.connect, func() { l.fail(errors.New("it did not answer a request for a session")) })
 	defer timer.Stop()
-	for wait := 5 * time.Millisecond; ; wait *= 2 {
-		c, err := l.openChannel(context.Background(), "session", nil)
-		if err == nil {
-			return c, nil
+	return l.opened(context.Background(), answer)
+}
+
+// ask asks for a channel of a kind. The answer may never come if the link dies:
+// the library waits for ever for a channel that is asked for at the moment at
+// which the connection ends (its mux has then closed all channels that it knows,
+// and the first write that fails is not reported), so it is left behind.
+func (l *link) ask(kind string, data []byte) <-chan opened {
+	answer := make(chan opened, 1)
+	go func() {
+		for wait := 5 * time.Millisecond; ; wait *= 2 {
+			c, requests, err := l.ssh.OpenChannel(kind, data)
+			if err == nil {
+				answer <- opened{channel: &channel{Channel: c, requests: requests}}
+				return
+			}
+			// A server may still count a session that it has just closed.
+			refused := (*ssh.OpenChannelError)(nil)
+			if kind != "session" || !errors.As(err, &refused) || wait > 100*time.Millisecond || !l.justClosed() || !l.rest(wait) {
+				answer <- opened{err: err}
+				return
+			}
 		}
-		// A server may still count one that it has just closed.
-		if refused := (*ssh.OpenChannelError)(nil); !errors.As(err, &refused) || wait > 100*time.Millisecond || !l.justClosed() {
-			return nil, err
-		}
-		pause := time.NewTimer(wait)
-		select {
-		case <-pause.C:
-		case <-l.dead:
-			pause.Stop()
-			return nil, l.why
-		}
+	}()
+	return answer
+}
+
+// rest waits, and reports whether the link is alive.
+func (l *link) rest(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-l.dead:
+		return false
 	}
 }
 
-// openChannel opens a channel of a kind. It returns when the link dies at the
-// latest: the library would wait for ever for a channel that is asked for at the
-// moment at which the connection ends (its mux has then closed all channels that
-// it knows, and the first write that fails is not reported), so it is left behind.
-func (l *link) openChannel(ctx context.Context, kind string, data []byte) (*channel, error) {
-	answer := make(chan opened, 1)
-	go func() {
-		c, requests, err := l.ssh.OpenChannel(kind, data)
-		answer <- opened{&channel{Channel: c, requests: requests}, err}
-	}()
+// opened waits for a channel that was asked for. It returns when the link dies
+// at the latest.
+func (l *link) opened(ctx context.Context, answer <-chan opened) (*channel, error) {
 	select {
 	case o := <-answer:
 		return o.channel, o.err
@@ -527,6 +627,7 @@ func (l *link) learn(err error) {
 func (l *link) room() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.settle()
 	return l.spare != nil || !l.full()
 }
 
@@ -536,6 +637,7 @@ func (l *link) take(line string) (*channel, error) {
 	l.pace.stir()
 	l.mu.Lock()
 	l.calm.Stop()
+	l.settle()
 	c, wanted := l.spare, l.opening
 	l.spare = nil
 	if c == nil {
@@ -548,8 +650,7 @@ func (l *link) take(line string) (*channel, error) {
 	switch {
 	case c != nil && c.fits(line) && !c.closed():
 	case c == nil && wanted != nil:
-		o := <-wanted // ends with the link at the latest
-		c, err = o.channel, o.err
+		c, err = l.await(wanted)
 	default:
 		c, err = l.session()
 	}
@@ -560,7 +661,7 @@ func (l *link) take(line string) (*channel, error) {
 		l.mu.Unlock()
 		return nil, err
 	}
-	l.prepare()
+	l.prepare(true)
 	return c, nil
 }
 
@@ -604,7 +705,7 @@ func (l *link) drop() {
 		l.calm.Stop()
 	}
 	l.mu.Unlock()
-	l.prepare()
+	l.prepare(false)
 	if l.freed != nil {
 		l.freed()
 	}

@@ -57,6 +57,7 @@ func rested(t *testing.T, c loom.Conn) {
 	l := c.(*conn).links[0]
 	for {
 		l.mu.Lock()
+		l.settle()
 		spare := l.spare
 		l.mu.Unlock()
 		if spare != nil && spare.started() != "" && l.sentry.Up() {
@@ -86,8 +87,8 @@ func TestChannelOfDyingConnection(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		l.wg.Go(func() {
-			if _, err := l.openChannel(ctx, "session", nil); !errors.Is(err, context.Canceled) {
-				t.Errorf("openChannel: %v, want that it was canceled", err)
+			if _, err := l.opened(ctx, l.ask("session", nil)); !errors.Is(err, context.Canceled) {
+				t.Errorf("opened: %v, want that it was canceled", err)
 			}
 		})
 		<-deaf.asked
