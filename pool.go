@@ -594,10 +594,14 @@ func (s *slots) acquire(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	turn := make(chan struct{})
 	s.mu.Lock()
+	if s.free > 0 {
+		s.free--
+		s.mu.Unlock()
+		return nil
+	}
+	turn := make(chan struct{})
 	s.waiting = append(s.waiting, turn)
-	s.grant()
 	s.mu.Unlock()
 
 	select {

@@ -54,7 +54,6 @@ func (c *conns) get(ctx context.Context, n *Node) (*kept, error) {
 		k.users++
 		if k.timer != nil {
 			k.timer.Stop()
-			k.timer = nil
 		}
 		c.mu.Unlock()
 
@@ -112,8 +111,12 @@ func (c *conns) put(k *kept, broken bool) {
 		delete(c.kept, k.key)
 	}
 	last := k.users == 0
-	if last && !k.stale && !c.closed {
+	switch {
+	case !last || k.stale || c.closed:
+	case k.timer == nil:
 		k.timer = time.AfterFunc(c.idle, func() { c.expire(k) })
+	default:
+		k.timer.Reset(c.idle)
 	}
 	ends := last && k.stale && k.conn != nil
 	c.mu.Unlock()

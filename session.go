@@ -94,7 +94,7 @@ func (s *Session) Exec(ctx context.Context, c Command) error {
 		exec = s.resume
 	}
 	err := exec(ctx, c)
-	if exit := (*ExitError)(nil); errors.As(err, &exit) && exit.Stderr == "" {
+	if exit, ok := errors.AsType[*ExitError](err); ok && exit.Stderr == "" {
 		exit.Stderr = end.String()
 	}
 	return err

@@ -150,9 +150,12 @@ func (o *offer) file(file string, named bool) {
 	}
 	private := strings.TrimSuffix(file, ".pub")
 	for _, c := range append([]string{private + "-cert.pub"}, o.auth.t.certificates...) {
+		if _, err := o.auth.d.keys.glance(c); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if signer, err := certified(c, s); err == nil {
 			o.add(signer, "certificate "+c)
-		} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errOtherKey) {
+		} else if !errors.Is(err, errOtherKey) {
 			o.auth.tried = append(o.auth.tried, fmt.Sprintf("certificate %s (not used: %v)", c, reason(err)))
 		}
 	}
@@ -200,9 +203,9 @@ func (o *offer) load(file string) (ssh.Signer, error) {
 		return s, nil
 	}
 	// Perhaps the agent has it, and here is only what tells which.
-	public, perr := readPublic(private + ".pub")
+	public, perr := o.public(private + ".pub")
 	if perr != nil && private != file {
-		public, perr = readPublic(file)
+		public, perr = o.public(file)
 	}
 	if perr != nil {
 		return nil, err
@@ -218,7 +221,10 @@ func (o *offer) load(file string) (ssh.Signer, error) {
 	return nil, err
 }
 
-func readPublic(file string) (ssh.PublicKey, error) {
+func (o *offer) public(file string) (ssh.PublicKey, error) {
+	if _, err := o.auth.d.keys.glance(file); err != nil {
+		return nil, err
+	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -230,8 +236,35 @@ func readPublic(file string) (ssh.PublicKey, error) {
 // A keyStore reads private keys, and again when their files have changed: an
 // encrypted one takes a while to open.
 type keyStore struct {
-	mu   sync.Mutex
-	keys map[string]*storedKey
+	mu    sync.Mutex
+	keys  map[string]*storedKey
+	files map[string]glance
+}
+
+// A glance is what a file was at a moment.
+type glance struct {
+	at   time.Time
+	info fs.FileInfo
+	err  error
+}
+
+// glanceLimit is for how long a glance holds: when connections to a whole fleet
+// are made, each would look at the same dozen files, of which most do not exist.
+const glanceLimit = time.Second
+
+func (s *keyStore) glance(file string) (fs.FileInfo, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g, ok := s.files[file]
+	if !ok || time.Since(g.at) > glanceLimit {
+		if s.files == nil {
+			s.files = map[string]glance{}
+		}
+		g.at = time.Now()
+		g.info, g.err = os.Stat(file)
+		s.files[file] = g
+	}
+	return g.info, g.err
 }
 
 type storedKey struct {
@@ -243,7 +276,7 @@ type storedKey struct {
 }
 
 func (s *keyStore) load(file, passphrase string) (ssh.Signer, error) {
-	info, err := os.Stat(file)
+	info, err := s.glance(file)
 	if err != nil {
 		return nil, err
 	}

@@ -119,8 +119,11 @@ type execution struct {
 // stale reports whether the shell that was started ahead had ended before it got
 // the command, so that another one may have it.
 func (x *execution) stale(err error) bool {
-	unstarted := (*shell.NotStartedError)(nil)
-	if !x.ahead || !errors.As(err, &unstarted) || !unstarted.Ended || !x.link.alive() {
+	if !x.ahead || err == nil {
+		return false
+	}
+	unstarted, ok := errors.AsType[*shell.NotStartedError](err)
+	if !ok || !unstarted.Ended || !x.link.alive() {
 		return false
 	}
 	x.started = 0
@@ -240,13 +243,14 @@ func (c *conn) session(ctx context.Context, line string) (*link, *channel, error
 			continue // it is dead now, and another takes its place
 		}
 		ch, err := l.take(line)
-		switch refused := (*ssh.OpenChannelError)(nil); {
-		case err == nil:
+		if err == nil {
 			c.pass()
 			return l, ch, nil
-		case errors.As(err, &refused) && l.busy():
+		}
+		switch _, refused := errors.AsType[*ssh.OpenChannelError](err); {
+		case refused && l.busy():
 			continue // it has as many as it may
-		case errors.As(err, &refused):
+		case refused:
 			e := l.t.fail(ClassSession, fmt.Errorf("the server refused a session: %w", err))
 			e.Hint = "does its sshd_config have MaxSessions 0, or is the account for forwarding only?"
 			return nil, nil, e

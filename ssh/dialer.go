@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -112,6 +113,9 @@ func (r *refusal) pause() time.Duration {
 func (d *Dialer) refused(t *target) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if len(d.failed) == 0 {
+		return nil
+	}
 	r := d.failed[t.key()]
 	if r == nil {
 		return nil
@@ -131,6 +135,9 @@ func (d *Dialer) refused(t *target) error {
 func (d *Dialer) note(t *target, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err == nil && len(d.failed) == 0 {
+		return
+	}
 	key := t.key()
 	if e := (*Error)(nil); !errors.As(err, &e) || e.Class != ClassAuth {
 		if err == nil {
@@ -207,7 +214,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // attempt makes one connection and one handshake.
 func (d *Dialer) attempt(ctx context.Context, t *target, via *hop) (*link, error) {
-	leave, err := d.pace.enter(ctx, t.host+" "+fmt.Sprint(t.port))
+	leave, err := d.pace.enter(ctx, t.host+" "+strconv.Itoa(t.port))
 	if err != nil {
 		return nil, t.classify(ctx, err, "waiting for other connections to the same host")
 	}
@@ -221,7 +228,7 @@ func (d *Dialer) attempt(ctx context.Context, t *target, via *hop) (*link, error
 
 // network opens the connection that SSH then speaks over.
 func (d *Dialer) network(ctx context.Context, t *target, via *hop) (net.Conn, error) {
-	addr := net.JoinHostPort(t.host, fmt.Sprint(t.port))
+	addr := net.JoinHostPort(t.host, strconv.Itoa(t.port))
 	switch {
 	case via != nil:
 		return via.link.tunnel(ctx, t)

@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,7 @@ type link struct {
 	mu      sync.Mutex
 	spare   *channel      // open, for the next command
 	calm    *time.Timer   // nothing has run for a moment
+	pulse   *time.Timer   // nothing was heard of it for a while
 	sentry  shell.Sentry  // watches over the commands that run for long
 	alone   bool          // there is no room for the sentry
 	opening <-chan opened // where a channel that is being opened ahead will be
@@ -68,7 +70,7 @@ func (c *channel) exec(line string) error {
 		return nil
 	}
 	c.line = line
-	_, err := c.SendRequest("exec", false, ssh.Marshal(struct{ Line string }{line}))
+	_, err := c.SendRequest("exec", false, append(binary.BigEndian.AppendUint32(nil, uint32(len(line))), line...))
 	return err
 }
 
@@ -245,7 +247,9 @@ func (d *Dialer) handshake(ctx context.Context, t *target, raw net.Conn) (*link,
 	l.calm = time.AfterFunc(time.Hour, l.heat)
 	l.calm.Stop()
 	l.wg.Go(func() { l.serve(chans, requests) })
-	l.wg.Go(l.keepAlive)
+	l.mu.Lock() // until pulse is set
+	l.pulse = time.AfterFunc(t.keepalive, l.keepAlive)
+	l.mu.Unlock()
 	l.prepare(false)
 	return l, nil
 }
@@ -327,23 +331,22 @@ func (l *link) serve(chans <-chan ssh.NewChannel, requests <-chan *ssh.Request) 
 // the connection up when three of them have passed.
 func (l *link) keepAlive() {
 	every := l.t.keepalive
-	timer := time.NewTimer(every)
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-		case <-l.dead:
-			return
+	again := func(d time.Duration) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.alive() {
+			l.pulse.Reset(d)
 		}
-		if s := l.wire.silence(); s < every {
-			timer.Reset(every - s)
-			continue
-		}
-		if err := l.ping(2 * every); err != nil {
-			return
-		}
-		timer.Reset(every)
 	}
+	if s := l.wire.silence(); s < every {
+		again(every - s)
+		return
+	}
+	l.spawn(func() {
+		if l.ping(2*every) == nil {
+			again(every)
+		}
+	})
 }
 
 // ping asks the server for a sign of life and waits for it. The connection is
@@ -385,6 +388,7 @@ func (l *link) close() error {
 	l.fail(errClosed)
 	l.mu.Lock() // whoever spawns, does so before or not at all
 	l.calm.Stop()
+	l.pulse.Stop()
 	opening := l.opening
 	l.opening = nil
 	l.mu.Unlock()
@@ -552,8 +556,8 @@ func (l *link) ask(kind string, data []byte) <-chan opened {
 				return
 			}
 			// A server may still count a session that it has just closed.
-			refused := (*ssh.OpenChannelError)(nil)
-			if kind != "session" || !errors.As(err, &refused) || wait > 100*time.Millisecond || !l.justClosed() || !l.rest(wait) {
+			_, refused := errors.AsType[*ssh.OpenChannelError](err)
+			if kind != "session" || !refused || wait > 100*time.Millisecond || !l.justClosed() || !l.rest(wait) {
 				answer <- opened{err: err}
 				return
 			}
@@ -618,7 +622,7 @@ func (l *link) justClosed() bool {
 
 // learn takes from a refusal how many channels the server allows. l.mu is held.
 func (l *link) learn(err error) {
-	if refused := (*ssh.OpenChannelError)(nil); errors.As(err, &refused) && l.open > 0 {
+	if _, refused := errors.AsType[*ssh.OpenChannelError](err); refused && l.open > 0 {
 		l.limit, l.learned = l.open, time.Now()
 	}
 }

@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"time"
@@ -64,14 +65,11 @@ func (p *process) wait() {
 func parseExit(r *ssh.Request) (shell.Exit, bool) {
 	switch r.Type {
 	case "exit-status":
-		var status struct{ Code uint32 }
-		if ssh.Unmarshal(r.Payload, &status) != nil {
+		if len(r.Payload) != 4 {
 			return shell.Exit{}, false
 		}
-		if status.Code > 255 { // no process ends so; and it must not look like 0
-			status.Code = 255
-		}
-		return shell.Exit{Code: int(status.Code)}, true
+		// No process ends with more than 255, and that must not look like 0.
+		return shell.Exit{Code: int(min(binary.BigEndian.Uint32(r.Payload), 255))}, true
 	case "exit-signal":
 		var signal struct {
 			Name    string

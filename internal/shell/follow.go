@@ -38,7 +38,7 @@ type stream struct {
 	mu    *sync.Mutex       // held while writing, if not nil
 	heard func(head []byte) // called with all that has come so far, until the marker comes
 
-	ready chan struct{} // closed when the marker has come, or will not
+	ready chan struct{} // closed when the marker has come, or will not; nil: nobody asks
 	found bool          // it has; after ready
 	place string        // what follows it on its line; after ready
 	head  []byte        // what came before it; after ready
@@ -63,11 +63,7 @@ func (r *run) launch(ctx context.Context, nonce string, write func(Process) []by
 	f := &follower{p: p, over: make(chan struct{})}
 	f.open.Store(2)
 	f.out = stream{read: p.Read, mark: []byte(mark(nonce)), dst: stdout, ready: make(chan struct{})}
-	f.err = stream{read: p.ReadErr, mark: f.out.mark, dst: stderr, ready: make(chan struct{})}
-	if quiet {
-		f.err.found = true
-		close(f.err.ready)
-	}
+	f.err = stream{read: p.ReadErr, mark: f.out.mark, dst: stderr, found: quiet}
 	if r.c.Merged {
 		f.out.mu = new(sync.Mutex)
 		f.err.mu = f.out.mu
@@ -160,7 +156,7 @@ func (f *follower) clean() string {
 // copy passes on what comes after the marker, until the stream ends. If dst
 // fails, the rest is dropped.
 func (s *stream) copy() {
-	buf := make([]byte, 512) // most commands print little
+	buf := make([]byte, 128) // most commands print little
 	for {
 		n, err := s.read(buf)
 		if n > 0 {
@@ -174,7 +170,7 @@ func (s *stream) copy() {
 			buf = make([]byte, 4*n)
 		}
 	}
-	if !s.found {
+	if !s.found && s.ready != nil {
 		close(s.ready)
 	}
 }
@@ -197,27 +193,34 @@ func (s *stream) take(b []byte) {
 
 // seek looks for the line with the marker, and returns what follows it.
 func (s *stream) seek(b []byte) []byte {
-	if len(s.head) < noiseLimit {
-		s.head = append(s.head, b...)
-	} else { // keep the beginning and what may be half a marker
-		s.head = append(s.head[:noiseLimit/2], append(s.head[len(s.head)-noiseLimit/4:], b...)...)
+	head := b                              // most often, all of it comes at once
+	if n := len(s.head); n >= noiseLimit { // keep the beginning and what may be half a marker
+		s.head = append(s.head[:noiseLimit/2], s.head[n-noiseLimit/4:]...)
 	}
-	at := bytes.Index(s.head, s.mark)
+	if len(s.head) > 0 {
+		s.head = append(s.head, b...)
+		head = s.head
+	}
+	at := bytes.Index(head, s.mark)
 	var end int
 	if at >= 0 {
-		end = bytes.IndexByte(s.head[at:], '\n')
+		end = bytes.IndexByte(head[at:], '\n')
 	}
 	if at < 0 || end < 0 {
+		if len(s.head) == 0 {
+			s.head = bytes.Clone(b)
+		}
 		if s.heard != nil {
 			s.heard(s.head)
 		}
 		return nil
 	}
-	s.place = string(s.head[at+len(s.mark) : at+end])
-	rest := s.head[at+end+1:]
-	s.head, s.found = s.head[:at], true
-	close(s.ready)
-	return rest
+	s.place = string(head[at+len(s.mark) : at+end])
+	s.head, s.found = bytes.Clone(head[:at]), true
+	if s.ready != nil {
+		close(s.ready)
+	}
+	return head[at+end+1:]
 }
 
 // limited keeps the beginning of what is written to it.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -98,20 +97,36 @@ func (s script) bytes() []byte {
 	default:
 		// Two forks, so that the shell does not know the watcher and a "wait" in
 		// the command does not wait for it.
-		b.WriteString("exec 3<&0 </dev/null\n((p=$$ n=" + s.nonce + "\neval ")
+		b.WriteString("exec 3<&0 </dev/null\n((p=$$ n=")
+		b.WriteString(s.nonce)
+		b.WriteString("\neval ")
 		b.WriteString(quotedWatcher)
 		b.WriteString(") <&3 3<&- >/dev/null 2>&1 &)\nexec 3<&-\n")
 	}
+	said := mark(s.nonce)
 	if !s.quiet {
-		b.WriteString("echo " + mark(s.nonce) + " >&2;")
+		b.WriteString("echo ")
+		b.WriteString(said)
+		b.WriteString(" >&2;")
 	}
-	b.WriteString("echo " + mark(s.nonce) + " $$ $g\n")
+	b.WriteString("echo ")
+	b.WriteString(said)
+	b.WriteString(" $$ $g\n")
 	if s.feeds {
 		b.WriteString("read -r x&&[ \"$x\" = go ]||exit 97\n")
 	}
-	b.WriteString("unset g x;export LOOM_EXEC=" + s.nonce)
-	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
-		b.WriteString(" " + name + "=" + Quote(c.Env[name]))
+	b.WriteString("unset g x;export LOOM_EXEC=")
+	b.WriteString(s.nonce)
+	names := make([]string, 0, 16)
+	for name := range c.Env {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		b.WriteByte(' ')
+		b.WriteString(name)
+		b.WriteByte('=')
+		b.WriteString(Quote(c.Env[name]))
 	}
 	b.WriteByte('\n')
 	c.writeText(&b)
@@ -144,9 +159,9 @@ func guard(text, nonce, target string, p, g int) string {
 
 // check finds what can not be said in a script.
 func (c *Command) check() error {
-	for what, s := range map[string]string{"text": c.Text, "shell": c.Shell, "directory": c.Dir, "user": c.User} {
-		if strings.IndexByte(s, 0) >= 0 {
-			return fmt.Errorf("the command's %s contains a NUL byte, which no shell can take", what)
+	for _, part := range [...]struct{ what, s string }{{"text", c.Text}, {"shell", c.Shell}, {"directory", c.Dir}, {"user", c.User}} {
+		if strings.IndexByte(part.s, 0) >= 0 {
+			return fmt.Errorf("the command's %s contains a NUL byte, which no shell can take", part.what)
 		}
 	}
 	for name, value := range c.Env {

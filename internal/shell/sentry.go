@@ -123,6 +123,11 @@ func (s *Sentry) send(line string) {
 	}
 }
 
+// forgetAfter is how many commands end before the sentry hears of it at the
+// latest. It does no harm that it hears late: a process that is no longer the one
+// of which it was told it leaves alone.
+const forgetAfter = 16
+
 // forget says that a command has ended.
 func (s *Sentry) forget(mark string) {
 	s.mu.Lock()
@@ -131,8 +136,13 @@ func (s *Sentry) forget(mark string) {
 		return
 	}
 	delete(s.watched, mark)
-	if s.wake != nil {
-		s.send("- " + mark + "\n")
+	if s.wake == nil {
+		return
+	}
+	if line := "- " + mark + "\n"; len(s.queue) < forgetAfter {
+		s.queue = append(s.queue, line) // and goes out with the next
+	} else {
+		s.send(line)
 	}
 }
 

@@ -172,7 +172,7 @@ func Run(ctx context.Context, start Start, c Command, marked func(string)) (Exit
 		marked(r.nonce)
 	}
 	exit, err := r.run(ctx)
-	if survivor := (*SurvivorError)(nil); marked != nil && !errors.Is(err, ErrLost) && !errors.As(err, &survivor) {
+	if _, survivors := errors.AsType[*SurvivorError](err); marked != nil && !survivors && !errors.Is(err, ErrLost) {
 		marked("")
 	}
 	return exit, err
