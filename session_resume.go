@@ -182,7 +182,7 @@ func (s *Session) resume(ctx context.Context, c Command) error {
 			Merged: same(c.Stdout, c.Stderr)},
 	}}
 	if c.Stdin != nil {
-		data, err := io.ReadAll(io.LimitReader(c.Stdin, mostInput+1))
+		data, err := readInput(ctx, c.Stdin)
 		switch {
 		case err != nil:
 			return fmt.Errorf("read the standard input of %s: %w", abbreviate(c.Text), err)
@@ -205,6 +205,27 @@ func (s *Session) resume(ctx context.Context, c Command) error {
 		s.claims.add(claimed{r.claim.Name, c.User, c.Password})
 	}
 	return err
+}
+
+// readInput reads all of a standard input, which the node is to have before it
+// starts the command. A Read that does not heed ctx is left behind, as Command
+// says.
+func readInput(ctx context.Context, in io.Reader) ([]byte, error) {
+	type read struct {
+		data []byte
+		err  error
+	}
+	done := make(chan read, 1)
+	go func() {
+		data, err := io.ReadAll(io.LimitReader(in, mostInput+1))
+		done <- read{data, err}
+	}()
+	select {
+	case r := <-done:
+		return r.data, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // A resumption is one claimed command, followed over one connection after another.

@@ -161,14 +161,27 @@ func BenchmarkWarm(b *testing.B) {
 			}
 		}, func() { _ = c.Close() })
 	})
+	// In turns with a plain one, so that both see the same machine.
 	b.Run("resumable", func(b *testing.B) {
 		s := sshd.Start(b, sshd.Options{})
 		c := dial(b, dialer(b, s.KnownHosts), node(s, me()))
 		session := claiming(c, "bench")
-		measure(b, s, func() {
-			if err := session.Run(b.Context(), "true"); err != nil {
-				b.Fatal(err)
+		var took [2]time.Duration
+		turns := []func() error{
+			func() error { return c.Exec(b.Context(), loom.Command{Text: "true"}) },
+			func() error { return session.Exec(b.Context(), loom.Command{Text: "true"}) },
+		}
+		for b.Loop() {
+			for k, f := range turns {
+				begun := time.Now()
+				if err := f(); err != nil {
+					b.Fatal(err)
+				}
+				took[k] += time.Since(begun)
 			}
-		}, func() { _ = c.Close() })
+		}
+		b.ReportMetric(float64(took[0].Microseconds())/float64(b.N), "plain-us")
+		b.ReportMetric(float64(took[1].Microseconds())/float64(b.N), "resumable-us")
+		b.ReportMetric(float64(took[1])/float64(took[0]), "ratio")
 	})
 }

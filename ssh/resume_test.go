@@ -2,8 +2,17 @@ package ssh
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/internal/sshd"
@@ -14,16 +23,388 @@ func claiming(c loom.Conn, claim string) *loom.Session {
 	return (&loom.Session{Node: &loom.Node{Name: "n1"}, Conn: c, Claim: claim}).Resumable()
 }
 
-func TestResumable(t *testing.T) {
+// spool is where a user's claims are.
+func spool(tb testing.TB, name string) string {
+	tb.Helper()
+	u, err := user.Lookup(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return filepath.Join(u.HomeDir, ".local/state/loom")
+}
+
+// A record is what became of a command.
+type record struct {
+	Out, Err string
+	Code     int
+	Signal   string
+	Error    string
+}
+
+// lineOf is where a shell says a mistake is, which depends on what is before it.
+var lineOf = regexp.MustCompile(`sh: [0-9]+:`)
+
+func outcome(exec func(context.Context, loom.Command) error, t *testing.T, c loom.Command) record {
+	t.Helper()
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	if c.Shell == "merged" {
+		c.Shell, c.Stderr = "", &out
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := exec(ctx, c)
+	r := record{Out: out.String(), Err: lineOf.ReplaceAllString(errs.String(), "sh: N:")}
+	if exit := (*loom.ExitError)(nil); errors.As(err, &exit) {
+		r.Code, r.Signal = exit.Code, exit.Signal
+	} else if err != nil {
+		r.Error = err.Error()
+	}
+	return r
+}
+
+// A command that is claimed does what it does plainly, and does it again for
+// whoever attaches later, whatever the login shell and the user.
+func TestClaimedIsLikePlain(t *testing.T) {
 	t.Parallel()
 	s := sshd.Start(t, sshd.Options{})
-	c := dial(t, dialer(t, s.KnownHosts), node(s, me()))
-	for range 2 {
-		var out, errs bytes.Buffer
-		err := claiming(c, "first").Exec(t.Context(), loom.Command{Text: "echo hello; echo oops >&2; exit 7", Stdout: &out, Stderr: &errs})
-		exit := (*loom.ExitError)(nil)
-		if !errors.As(err, &exit) || exit.Code != 7 || out.String() != "hello\n" || errs.String() != "oops\n" {
-			t.Errorf("%q %q %v", out.String(), errs.String(), err)
+	asked := sshd.NewUser(t, "/bin/bash", "open sesame").Username
+	sshd.Sudo(t, asked, true, "Defaults:"+asked+" use_pty")
+	commands := []loom.Command{
+		{Text: "true"},
+		{Text: "echo hello; echo oops >&2; exit 7"},
+		{Text: "exit 137"},
+		{Text: "exit 255"},
+		{Text: "kill -KILL $$"},
+		{Text: "kill -TERM $$; sleep 9"},
+		{Text: "kill -s USR1 $$; sleep 9"},
+		{Text: "trap 'exit 3' TERM; kill -TERM 0; sleep 9"},
+		{Text: `printf 'a\0b'; printf 'c\377d' >&2; printf e`},
+		{Text: "pwd; echo $# $0; umask; id -un"},
+		{Text: "pwd", Dir: "/usr"},
+		{Text: "echo never", Dir: "/no/such/directory"},
+		{Text: `echo "$A"; env | grep -c LOOM_EXEC`, Env: map[string]string{"A": "it's \"$HOME\" `id` \\ \n*"}},
+		{Text: "echo 'never closed"},
+		{Text: "cat; wc -c", Stdin: strings.NewReader("a\x00b\\0101%s'\nend")},
+		{Text: "cat", Stdin: strings.NewReader("")},
+		{Text: `echo "$A $0"`, Shell: "/bin/bash", Env: map[string]string{"A": "b"}},
+		{Text: "echo a >&2", Shell: "merged"},
+		{Text: "head -c 3000000 /dev/zero | tr '\\0' x; seq 20000 >&2"},
+		{Text: "x='" + strings.Repeat("y", 300<<10) + "'; echo ${#x}"},
+		{Text: "sleep 60 & echo started"},
+		{Text: "setsid sleep 60 & echo started"},
+	}
+	for _, tt := range []struct {
+		name, login, user string
+		password          loom.Secret
+	}{
+		{"dash", sshd.NewUser(t, "/bin/sh", "").Username, "", ""},
+		{"fish", sshd.NewUser(t, "/usr/bin/fish", "").Username, "", ""},
+		{"csh", sshd.NewUser(t, "/bin/csh", "").Username, "", ""},
+		{"sudo with password", asked, "root", "open sesame"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := dial(t, dialer(t, s.KnownHosts), node(s, tt.login))
+			list := commands
+			if tt.name != "dash" {
+				list = commands[:14]
+			}
+			for i, cmd := range list {
+				cmd.User, cmd.Password = tt.user, tt.password
+				rewind := func() {
+					if r, ok := cmd.Stdin.(*strings.Reader); ok {
+						_, _ = r.Seek(0, 0)
+					}
+				}
+				want := outcome(c.Exec, t, cmd)
+				for k := range 2 {
+					rewind()
+					session := claiming(c, fmt.Sprintf("like-%d-%d", os.Getpid(), i))
+					if got := outcome(session.Exec, t, cmd); got != want {
+						t.Errorf("%.60q, time %d:\n got %.300q\nwant %.300q", cmd.Text, k+1, fmt.Sprint(got), fmt.Sprint(want))
+					}
+					if k == 1 {
+						if err := session.Acknowledge(t.Context()); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// numbers prints its lines, and notes that it was started.
+func numbers(note string, n int) string {
+	return fmt.Sprintf("echo run >>%s; i=0; while [ $i -lt %d ]; do echo line $i; echo side $i >&2; i=$((i+1)); sleep .01; done; exit 5", note, n)
+}
+
+func wanted(word string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%s %d\n", word, i)
+	}
+	return b.String()
+}
+
+func startedOnce(t *testing.T, note string) {
+	t.Helper()
+	if b, err := os.ReadFile(note); string(b) != "run\n" {
+		t.Errorf("it was started %d times, %v", bytes.Count(b, []byte("\n")), err)
+	}
+}
+
+// A cutter is a writer that cuts the connection now and then.
+type cutter struct {
+	bytes.Buffer
+	cut   func()
+	every int
+	last  int
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	if c.Len()-c.last > c.every {
+		c.last = c.Len()
+		c.cut()
+	}
+	return c.Buffer.Write(p)
+}
+
+func TestClaimOutlivesLink(t *testing.T) {
+	t.Parallel()
+	s := sshd.Start(t, sshd.Options{})
+	p := newProxy(t, s.Addr())
+	d := dialer(t, "")
+	d.HostKeys = loom.HostKeysOff
+	c := dial(t, d, p.behind(s, me()))
+	note := filepath.Join(os.TempDir(), fmt.Sprintf("loom-note-%d", os.Getpid()))
+	defer func() { _ = os.Remove(note) }()
+	out, errs := &cutter{cut: p.cut, every: 700}, &bytes.Buffer{}
+	session := claiming(c, fmt.Sprintf("cuts-%d", os.Getpid()))
+	err := session.Exec(t.Context(), loom.Command{Text: numbers(note, 400), Stdout: out, Stderr: errs})
+	exit := (*loom.ExitError)(nil)
+	if !errors.As(err, &exit) || exit.Code != 5 || out.String() != wanted("line", 400) || errs.String() != wanted("side", 400) {
+		t.Errorf("%v, %d and %d bytes of output", err, out.Len(), errs.Len())
+	}
+	startedOnce(t, note)
+	if err := session.Acknowledge(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whoever comes after Loom has died gets all of the output and the exit status.
+func TestClaimOutlivesLoom(t *testing.T) {
+	t.Parallel()
+	s := sshd.Start(t, sshd.Options{})
+	note := filepath.Join(os.TempDir(), fmt.Sprintf("loom-note2-%d", os.Getpid()))
+	defer func() { _ = os.Remove(note) }()
+	name := fmt.Sprintf("crash-%d", os.Getpid())
+	cmd := loom.Command{Text: numbers(note, 200)}
+	for range 3 { // it dies in the middle
+		c := dial(t, dialer(t, s.KnownHosts), node(s, me()))
+		up := newWaiter()
+		done := make(chan error, 1)
+		go func() {
+			first := cmd
+			first.Stdout = up
+			done <- claiming(c, name).Exec(t.Context(), first)
+		}()
+		<-up.came
+		_ = c.Close()
+		if err := <-done; !errors.Is(err, loom.ErrLost) {
+			t.Errorf("a closed connection: %v, want one that is lost", err)
 		}
+	}
+	var wg sync.WaitGroup
+	for range 2 {
+		c := dial(t, dialer(t, s.KnownHosts), node(s, me()))
+		wg.Go(func() {
+			want := record{Out: wanted("line", 200), Err: wanted("side", 200), Code: 5}
+			if got := outcome(claiming(c, name).Exec, t, cmd); got != want {
+				t.Errorf("got %.200q", fmt.Sprint(got))
+			}
+		})
+	}
+	wg.Wait()
+	startedOnce(t, note)
+
+	// The files are private, and gone when they are no longer wanted.
+	c := dial(t, dialer(t, s.KnownHosts), node(s, me()))
+	dir := spool(t, me())
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the spool: %v, %v", info.Mode(), err)
+	}
+	session := claiming(c, name)
+	other := outcome(session.Exec, t, loom.Command{Text: "another command"})
+	if !strings.Contains(other.Error, "another command") {
+		t.Errorf("another command under the same claim: %v", other)
+	}
+	session = claiming(c, name)
+	_ = outcome(session.Exec, t, cmd)
+	if err := session.Acknowledge(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, name+"-*")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// The end of the context ends all of a claim's processes, and so does the node by
+// itself when nobody can reach it.
+func TestClaimEnds(t *testing.T) {
+	t.Parallel()
+	s := sshd.Start(t, sshd.Options{Lines: []string{"MaxSessions 100"}})
+	free := sshd.NewUser(t, "/bin/sh", "").Username
+	sshd.Sudo(t, free, false, "")
+	for i, shape := range shapes {
+		for _, how := range []string{"cancel", "limit"} {
+			t.Run(how+"/"+shape.name, func(t *testing.T) {
+				t.Parallel()
+				w := word()()
+				login, as := me(), ""
+				if i%2 == 1 {
+					login, as = free, "root"
+				}
+				c := dial(t, dialer(t, s.KnownHosts), node(s, login))
+				up := newWaiter()
+				cmd := loom.Command{Text: "echo up; " + strings.ReplaceAll(shape.text, "WORD", w), Stdout: up, User: as}
+				if strings.Contains(cmd.Text, "while :") {
+					cmd.Shell = "/bin/sh"
+				}
+				why := errors.New("why not")
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				if how == "limit" {
+					var stop context.CancelFunc
+					ctx, stop = context.WithTimeout(ctx, 4*time.Second)
+					defer stop()
+				}
+				session := claiming(c, fmt.Sprintf("end-%s-%d-%d", how, os.Getpid(), i))
+				done := make(chan error, 1)
+				go func() { done <- session.Exec(ctx, cmd) }()
+				select {
+				case <-up.came:
+				case err := <-done:
+					t.Fatalf("it ended: %v", err)
+				}
+				if how == "limit" {
+					_ = c.Close()
+					<-done
+					gone(t, w)
+					return
+				}
+				cancel(why)
+				if err := <-done; !errors.Is(err, why) || err.Error() != why.Error() {
+					t.Errorf("error %v, want %v", err, why)
+				}
+				if s := left(t, w); s != "" {
+					t.Errorf("still there when Exec returned:\n%s", s)
+				}
+				_ = session.Acknowledge(t.Context())
+			})
+		}
+	}
+}
+
+// What can't be known is lost, and never run again.
+func TestClaimLost(t *testing.T) {
+	t.Parallel()
+	s := sshd.Start(t, sshd.Options{})
+	u := sshd.NewUser(t, "/bin/sh", "")
+	dir := spool(t, u.Username)
+	for _, tt := range []struct{ name, script, says string }{
+		{"restarted", "sed -i s/^[^\\ ]*/another-boot/ FILE.c", "restarted"},
+		{"supervisor killed", "read -r b p r <FILE.c; kill -9 $p", "gone"},
+		{"claimed and never begun", ": >FILE.c; rm -f FILE.p", "gone"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			name := "lost-" + strings.ReplaceAll(tt.name, " ", "-")
+			cmd := loom.Command{Text: "echo run >>$HOME/" + name + "; echo up; exec sleep 30"}
+			c := dial(t, dialer(t, s.KnownHosts), node(s, u.Username))
+			up := newWaiter()
+			done := make(chan error, 1)
+			go func() {
+				first := cmd
+				first.Stdout = up
+				done <- claiming(c, name).Exec(t.Context(), first)
+			}()
+			<-up.came
+			_ = c.Close()
+			<-done
+			c = dial(t, dialer(t, s.KnownHosts), node(s, u.Username))
+			if _, errs, err := run(t, c, loom.Command{Text: strings.ReplaceAll(tt.script, "FILE", filepath.Join(dir, name+"-1"))}); err != nil {
+				t.Fatal(err, errs)
+			}
+			err := claiming(c, name).Exec(t.Context(), cmd)
+			if !errors.Is(err, loom.ErrLost) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("got %v, want one that is lost and says %q", err, tt.says)
+			}
+			if b, _ := os.ReadFile(filepath.Join(u.HomeDir, name)); string(b) != "run\n" {
+				t.Errorf("it ran %d times", bytes.Count(b, []byte("\n")))
+			}
+		})
+	}
+}
+
+// A spool that somebody else could write is not used.
+func TestClaimSpool(t *testing.T) {
+	t.Parallel()
+	s := sshd.Start(t, sshd.Options{})
+	for _, tt := range []struct {
+		name, says string
+		prepare    func(dir string) error
+	}{
+		{"link", "symbolic link", func(dir string) error { return os.Symlink(t.TempDir(), dir) }},
+		{"another's", "another user", func(dir string) error { return os.Mkdir(dir, 0o777) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if os.Getuid() != 0 {
+				t.Skip("NOT TESTED: only root can make another's directory")
+			}
+			u := sshd.NewUser(t, "/bin/sh", "")
+			dir := spool(t, u.Username)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o755), tt.prepare(dir)); err != nil {
+				t.Fatal(err)
+			}
+			c := dial(t, dialer(t, s.KnownHosts), node(s, u.Username))
+			got := outcome(claiming(c, "spool").Exec, t, loom.Command{Text: "echo ran"})
+			if got.Out != "" || !strings.Contains(got.Error, tt.says) {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+// However much a command prints while nobody listens, the node keeps its
+// beginning and its end, and who listens gets all.
+func TestClaimOutput(t *testing.T) {
+	t.Parallel()
+	s := sshd.Start(t, sshd.Options{})
+	const size = 60 << 20
+	name := fmt.Sprintf("flood-%d", os.Getpid())
+	cmd := loom.Command{Text: fmt.Sprintf("echo first; head -c %d /dev/zero; echo last", size)}
+	c := dial(t, dialer(t, s.KnownHosts), node(s, me()))
+	session := claiming(c, name)
+	got := outcome(session.Exec, t, cmd)
+	if len(got.Out) != size+len("first\nlast\n") || got.Error != "" {
+		t.Errorf("who listens got %d bytes, %s", len(got.Out), got.Error)
+	}
+	var kept int64
+	files, _ := filepath.Glob(filepath.Join(spool(t, me()), name+"-1.*"))
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			kept += info.Size()
+		}
+	}
+	if kept > 40<<20 {
+		t.Errorf("the node keeps %d bytes", kept)
+	}
+	again := outcome(claiming(c, name).Exec, t, cmd)
+	if !strings.HasPrefix(again.Out, "first\n") || !strings.HasSuffix(again.Out, "last\n") ||
+		!strings.Contains(again.Out, "bytes of output were not kept on the node]\n") || len(again.Out) > 40<<20 {
+		t.Errorf("who comes later got %d bytes, %s", len(again.Out), again.Error)
+	}
+	if err := session.Acknowledge(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -34,8 +34,9 @@ import (
 //	NAME.why    who ended it: "limit" or "cancel"
 //
 // The rest helps: NAME.m tells a signal from an exit status, NAME.vo and NAME.ve
-// say that the first attach did not get everything, NAME.ko and NAME.ke name the
-// keepers, NAME.w the watchdog, NAME.f and NAME.q who follows and how far.
+// say that the first attach did not get everything, NAME.w names the watchdog,
+// NAME.f and NAME.q who follows and how far, and NAME.cut says that some of the
+// output was not kept.
 type Claim struct {
 	Name    string // letters, digits, - and _
 	Command Command
@@ -117,7 +118,7 @@ func (c *Claim) payload() string {
 		b.WriteString("\n")
 	}
 	c.Command.writeText(&b)
-	return b.String()
+	return strings.TrimSuffix(b.String(), "\n") // the script puts it back
 }
 
 // input is the command's standard input as printf(1) takes it.
@@ -203,11 +204,13 @@ trap : HUP INT TERM PIPE
 say(){ echo "$n $*";}
 no(){ say no "$*";exit;}
 ` + place + ladderFunctions + alive + `X(){ trap : HUP INT TERM
-{ printf %s "$t"|LOOM_EXEC=$k $d /bin/sh 2>&5 4>&- 5>&- 8<"$J" 9>"$C.p";} 5>&2 2>"$C.m"
+exec 5>&2 2>"$C.m"
+(export LOOM_EXEC=$k;exec $d /bin/sh 2>&5 4>&- 5>&- 8<"$J" 9>"$C.p" <<END
+$t
+END
+)
 echo "$? end" >"$C.r";}
 K(){ trap "" HUP INT TERM PIPE
-read -r q s </proc/self/stat
-echo "$q" >"$C.k$1"
 [ $1 = e ]||{ (W) </dev/null >/dev/null 4>&-&
 echo $! >"$C.w";[ -z "$a$u" ]||(H) </dev/null >/dev/null 4>&-&
 }
@@ -220,6 +223,7 @@ case $r in 0+0*)break;;
 i=$((i+1))
 [ $i -lt 64 ]||{ i=0;q=$(wc -c <"$E");[ $((q+0)) -lt ` + claimPiece + ` ]||O $1;}
 done;}
+B(){ cat /proc/[0-9]*/stat|awk -v p=$p '{i=$1;sub(/.*\) /,"");c[i]=$2;g[i]=$3}END{for(i in c)if(g[i]==g[p])for(j=c[i];j in c;j=c[j]){if(j==p){print i;break}if(j<2)break}}'|while read -r w;do x=;read -r x <"/proc/$w/cmdline";case ${x##*/} in $1*|busybox$1*)echo $w;esac;done;}
 O(){ B=$((B+q));E=$C.$1.$B
 exec 6>>"$E" 7<"$E"
 [ $B = $((q+0)) ]||G="$G $((B-q))"
@@ -236,8 +240,7 @@ s=$!;wait $s;x=$((x+q))
 [ ! -e "$C.x" ]||exit
 if [ -e "$C.r" ];then
 b=$(ls -ln "$C".[oe].*)
-if [ "$b" = "$z" ];then q=0 e=0;read -r q <"$C.ko";read -r e <"$C.ke"
-kill -s KILL $(cat /proc/[0-9]*/stat|awk -v a=$q -v b=$e '{p=$1;sub(/.*\) /,"");if($2==a||$2==b)print p}'|while read -r p;do b=;read -r b <"/proc/$p/cmdline";case $b in *dd*)echo $p;esac;done);fi
+if [ "$b" = "$z" ];then read -r q p e <"$C.c";kill -s KILL $(B dd);fi
 z=$b
 elif [ $l != 0 ]&&[ $x -ge $l ];then
 echo limit >"$C.why";p=;read -r p q <"$C.p"
@@ -296,8 +299,7 @@ I $p $t||{ Y||{ Q;say lost;exit;};break;}
 Q
 i=$((i+1))
 if [ $((i%10)) = 0 ];then
-x=0 z=0;read -r x <"$C.ko";read -r z <"$C.ke"
-x=$(cat /proc/[0-9]*/stat|awk -v a=$x -v b=$z '/\(cat\)/{p=$1;sub(/.*\) /,"");if($2==a||$2==b)print p}')
+x=$(B cat)
 for w in $x;do case " $j " in *" $w "*)kill -s KILL $w;esac;done
 j=$x
 fi
@@ -316,7 +318,7 @@ else set +C;[ -e "$C.c" ]||no "the node can not write in $D: is the disk full?";
 `
 
 // alive tells whether process $1, which was started at $2, is still there.
-const alive = `I(){ if [ -d /proc/self ];then S $1&&[ "$T" = "$2" ];else kill -0 $1;fi;}
+const alive = `I(){ if [ -d /proc/self ];then S ${1:-none}&&[ "$T" = "$2" ];else kill -0 ${1:-none};fi;}
 `
 
 // endBody ends the command of a claim, and says what is left of it. If it was

@@ -248,7 +248,7 @@ func parsePayload(text string) (Command, error) {
 	} else {
 		rest = "\n" + rest
 	}
-	s, err := parseScript(export + rest)
+	s, err := parseScript(export + rest + "\n")
 	if s.c == nil {
 		return Command{}, err
 	}
