@@ -230,6 +230,15 @@ func (j Jitter) of(names ...string) time.Duration {
 	return time.Duration(h.Sum64()%steps) * time.Millisecond
 }
 
+// Delay returns how long after each of its ticks the job starts: its jitter. One
+// by node does not count, as the run is begun then.
+func (j *Job) Delay() time.Duration {
+	if j.Jitter.ByNode {
+		return 0
+	}
+	return j.Jitter.of(j.Name)
+}
+
 // covers reports whether t is in the blackout.
 func (b Blackout) covers(t time.Time) bool {
 	if b.Schedule == nil {
@@ -239,8 +248,9 @@ func (b Blackout) covers(t time.Time) bool {
 	return !begin.IsZero() && !begin.After(t)
 }
 
-// blackout says why the job's schedule must not fire it at t, or returns "".
-func (j *Job) blackout(t time.Time) string {
+// Blackout says which of NotDuring keeps the schedule from firing the job at t, or
+// returns "".
+func (j *Job) Blackout(t time.Time) string {
 	for _, b := range j.NotDuring {
 		switch {
 		case !b.covers(t):

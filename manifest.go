@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 )
 
 // A Manifest is what the configuration files say. It does not change; reading
@@ -84,6 +85,26 @@ func readManifest(ctx context.Context, file string, reg *Registry) (*Manifest, e
 		return nil, joinProblems(a.problems())
 	}
 	return a.manifest(), nil
+}
+
+// ReadConfig reads the main file alone, and returns what it says as far as that
+// makes sense, however many mistakes there are in it: enough to find out where
+// Loom keeps its memory. The error wraps fs.ErrNotExist if there is no main file.
+func ReadConfig(file string) (Config, error) {
+	main, err := findMain(file)
+	if err != nil {
+		return Config{}, err
+	}
+	d := newDisk()
+	a := &assembly{load: newLoad(main, nil, d, d), disk: d}
+	a.main()
+	c := a.config
+	c.State = new(ManifestReader).stateDir(a)
+	c.Store = cmp.Or(c.Store, "sqlite")
+	if c.Timezone == nil {
+		c.Timezone = time.Local
+	}
+	return c, nil
 }
 
 // findMain returns the first candidate that exists.

@@ -85,7 +85,7 @@ func (s *Scheduler) firings(e *entry, now time.Time) []Firing {
 // fate says what becomes of a tick. Of late ones, those from `from` on are made
 // up for.
 func (s *Scheduler) fate(e *entry, tick, now, from time.Time) (Outcome, string) {
-	if why := e.job.blackout(tick); why != "" {
+	if why := e.job.Blackout(tick); why != "" {
 		return OutcomeSkipped, why
 	}
 	late := s.gap.late(tick.Add(e.jitter), now)
@@ -118,7 +118,7 @@ func (s *Scheduler) catchUpFrom(e *entry, now time.Time) time.Time {
 			break // nor are the following
 		}
 		tooOld := e.job.Missed.Within > 0 && now.Sub(tick.Add(e.jitter)) > e.job.Missed.Within
-		if !tooOld && e.job.blackout(tick) == "" {
+		if !tooOld && e.job.Blackout(tick) == "" {
 			if recent = append(recent, tick); len(recent) > most {
 				recent = recent[1:]
 			}

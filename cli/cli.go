@@ -1,6 +1,6 @@
-// Package cli is the command tree that loomd and its forks share: check, next,
-// tasks, version, and running jobs and commands from this machine. The daemon
-// adds what only it can do.
+// Package cli is the command tree that loomd and its forks share: reading the
+// manifests, running jobs and commands from this machine, and what the daemon
+// remembers. The daemon adds what only it can do.
 package cli
 
 import (
@@ -25,7 +25,7 @@ const (
 	ExitUsage       = 2 // the command line makes no sense
 	ExitUnreachable = 3 // there is no daemon to talk to
 	ExitForbidden   = 4 // not permitted
-	ExitNotFound    = 5 // no such job, node or task
+	ExitNotFound    = 5 // no such job, node, task or run
 )
 
 // A Program is what commands work with. Name and the writers must be set.
@@ -84,7 +84,7 @@ func Usage(format string, args ...any) error {
 // does what they say. Errors about the command line are told from those of the
 // work by their exit status.
 func (p *Program) Execute(ctx context.Context, root *cobra.Command, args []string) error {
-	root.SetArgs(args)
+	root.SetArgs(pastTimes(args))
 	root.SetIn(p.Stdin)
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
@@ -125,12 +125,14 @@ runs it on all those machines at once over plain SSH.
 Without a command, ` + p.Name + ` serves: it runs jobs as they fall due, in the foreground.
 
 Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
-4 not permitted, 5 no such job, node or task.`,
+4 not permitted, 5 no such job, node, task or run.`,
 		Example: `  ` + p.Name + ` demo                             a fleet of machines inside this process
   ` + p.Name + ` check                            read the manifests, tell every mistake
   ` + p.Name + ` next                             what will run, and when
   ` + p.Name + ` run backup --local               run a job now, from here
   ` + p.Name + ` exec @web --local -- uptime      a command, on many machines at once
+  ` + p.Name + ` status                           what runs, what fails, what comes next
+  ` + p.Name + ` why backup "yesterday 02:30"     what became of a tick, and why
   ` + p.Name + `                                  serve`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
@@ -138,7 +140,9 @@ Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 	}
 	root.PersistentFlags().StringVarP(&p.Config, "config", "c", "",
 		"main configuration `file`, or several, of which the first that\nexists is used (default "+strings.Join(loom.DefaultFiles(), ",\n")+")")
-	root.AddCommand(p.checkCommand(), p.nextCommand(), p.runCommand(), p.execCommand(), p.tasksCommand(), p.versionCommand())
+	root.AddCommand(p.checkCommand(), p.nextCommand(), p.runCommand(), p.execCommand(), p.tasksCommand(), p.versionCommand(),
+		p.statusCommand(), p.runsCommand(), p.showCommand(), p.logsCommand(), p.whyCommand(),
+		p.cancelCommand(), p.disableCommand(), p.enableCommand(), p.backupCommand())
 	return root
 }
 

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"container/heap"
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/internal/bind"
+	"github.com/dustinlacewell/loom/internal/why"
 )
 
 // mostTicks bounds what a simulation prints.
@@ -22,8 +25,10 @@ func (p *Program) nextCommand() *cobra.Command {
 		Use:   "next [JOB]",
 		Short: "Show what will run, and when",
 		Long: `Next lists the coming ticks of one job, or of all, in each job's own time zone,
-and says where daylight saving has a part in one. With --from and --to it
-simulates any period.`,
+and says where daylight saving has a part in one, where a blackout or a pause keeps
+it from running, and where the run before it, if it takes as long as runs of the job
+usually do, is still going then, with what the job's overlap policy makes of that.
+With --from and --to it simulates any period.`,
 		Example: `  ` + p.Name + ` next
   ` + p.Name + ` next backup -n 3
   ` + p.Name + ` next --from 2027-03-28 --to 2027-03-29`,
@@ -31,8 +36,9 @@ simulates any period.`,
 		ValidArgsFunction: p.completeJobs,
 	}
 	n := cmd.Flags().IntP("number", "n", 10, "how many ticks; without it, a period given by --to has all of its own")
-	from := cmd.Flags().String("from", "", "`time` to begin at: 2027-03-28, \"2027-03-28 01:30\", or RFC 3339 (default now)")
+	from := cmd.Flags().String("from", "", "`time` to begin at: 2027-03-28, \"2027-03-28 01:30\", \"tomorrow 02:30\", 3h, or RFC 3339 (default now)")
 	to := cmd.Flags().String("to", "", "`time` to end at")
+	state := stateFlag(cmd)
 	output := outputFlag(cmd, "table", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		m, err := p.manifest()
@@ -58,7 +64,10 @@ simulates any period.`,
 		if most < 1 {
 			return Usage("-n %d: write a number from 1", most)
 		}
-		ticks := Upcoming(jobs, begin, end, most)
+		ticks, err := p.foresee(cmd.Context(), *state, Upcoming(jobs, begin, end, most), begin, now)
+		if err != nil {
+			return err
+		}
 		if *output == "json" {
 			return p.nextJSON(ticks)
 		}
@@ -75,13 +84,13 @@ simulates any period.`,
 func period(from, to string, now time.Time, loc *time.Location) (begin, end time.Time, err error) {
 	begin = now
 	if from != "" {
-		if begin, err = parseTime(from, loc); err != nil {
-			return begin, end, Usage("--from: %w", err)
+		if begin, err = parseSince("from", from, loc, now, true); err != nil {
+			return begin, end, err
 		}
 	}
 	if to != "" {
-		if end, err = parseTime(to, loc); err != nil {
-			return begin, end, Usage("--to: %w", err)
+		if end, err = parseSince("to", to, loc, now, true); err != nil {
+			return begin, end, err
 		}
 		if !end.After(begin) {
 			return begin, end, Usage("--to %s is not after the beginning, %s", to, begin.Round(time.Second).Format(time.DateTime))
@@ -93,37 +102,117 @@ func period(from, to string, now time.Time, loc *time.Location) (begin, end time
 	return begin, end, nil
 }
 
-func parseTime(s string, loc *time.Location) (time.Time, error) {
-	if loc == nil {
-		loc = time.Local
-	}
-	for _, layout := range []string{time.RFC3339, time.DateTime, "2006-01-02 15:04", "2006-01-02T15:04", time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, s, loc); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%q is not a time: write one such as 2027-03-28, \"2027-03-28 01:30\" or 2027-03-28T01:30:00Z", s)
+// A foreseen is a tick, and what will become of it.
+type foreseen struct {
+	Tick
+	told why.Foretold
 }
 
-func (p *Program) nextJSON(ticks []Tick) error {
+// foresee foretells what becomes of ticks, which are all there are after begin. It
+// heeds what is remembered, as far as there is anything.
+func (p *Program) foresee(ctx context.Context, state string, ticks []Tick, begin, now time.Time) ([]foreseen, error) {
+	m, err := p.memory(ctx, state)
+	if err != nil {
+		if !errors.Is(err, errNothing) && len(p.Stores) > 0 {
+			fmt.Fprintf(p.Stderr, "%s: overlaps and pauses are not foretold: %v\n", p.Name, err)
+		}
+		m = nil
+	}
+	defer m.close()
+	forecasts := map[string]*why.Forecast{}
+	all := make([]foreseen, len(ticks))
+	for i, t := range ticks {
+		f := forecasts[t.Job.Name]
+		if f == nil {
+			if f, err = forecast(ctx, m, t.Job, begin, now); err != nil {
+				return nil, err
+			}
+			forecasts[t.Job.Name] = f
+		}
+		all[i] = foreseen{t, f.Tick(t.Time)}
+	}
+	return all, nil
+}
+
+// forecast begins a forecast of a job's ticks after begin. That of a time that is
+// past does not heed what is going or paused now.
+func forecast(ctx context.Context, m *memory, j *loom.Job, begin, now time.Time) (*why.Forecast, error) {
+	if m == nil {
+		return why.NewForecast(j, nil, why.Usual{}, nil, now), nil
+	}
+	going, usual, err := why.History(ctx, m, j.Name)
+	if err != nil {
+		return nil, err
+	}
+	states, err := m.Jobs(ctx, j.Name)
+	if err != nil {
+		return nil, err
+	}
+	var pause *loom.Pause
+	if len(states) > 0 {
+		pause = states[0].Pause
+	}
+	from := now
+	if begin.Before(now) {
+		going, pause, from = nil, nil, time.Time{}
+	}
+	f := why.NewForecast(j, pause, usual, going, now)
+	f.WarmUp(from, begin.Add(time.Nanosecond))
+	return f, nil
+}
+
+// note is what is unusual about a tick.
+func (t *foreseen) note() string {
+	switch {
+	case t.told.Why == "":
+		return t.Note
+	case t.Note == "":
+		return t.verdict()
+	}
+	return t.Note + "; " + t.verdict()
+}
+
+// verdict is what stands in the way of a tick.
+func (t *foreseen) verdict() string {
+	if t.told.Outcome == loom.OutcomeSkipped {
+		return "skipped: " + t.told.Why
+	}
+	return t.told.Why
+}
+
+func (p *Program) nextJSON(ticks []foreseen) error {
+	type overlapJSON struct {
+		Due    time.Time    `json:"due"`
+		Until  time.Time    `json:"until"`
+		Usual  float64      `json:"usual_seconds"`
+		Policy loom.Overlap `json:"policy"`
+		Effect string       `json:"effect"`
+	}
 	type tickJSON struct {
-		Time    time.Time `json:"time"`
-		Job     string    `json:"job"`
-		Targets []string  `json:"targets"`
-		Note    string    `json:"note,omitempty"`
+		Time    time.Time    `json:"time"`
+		Job     string       `json:"job"`
+		Targets []string     `json:"targets"`
+		Note    string       `json:"note,omitempty"`
+		Expect  loom.Outcome `json:"expect"`
+		Why     string       `json:"why,omitempty"`
+		Overlap *overlapJSON `json:"overlap,omitempty"`
 	}
 	all := []tickJSON{}
 	for _, t := range ticks {
-		all = append(all, tickJSON{Time: t.Time, Job: t.Job.Name, Targets: names(t.Job.Targets), Note: t.Note})
+		one := tickJSON{Time: t.Time, Job: t.Job.Name, Targets: names(t.Job.Targets), Note: t.Note, Expect: t.told.Outcome, Why: t.told.Why}
+		if o := t.told.Overlap; o != nil {
+			one.Overlap = &overlapJSON{o.Due.In(t.Time.Location()), o.Until.In(t.Time.Location()), o.Usual.Seconds(), o.Policy, o.Effect}
+		}
+		all = append(all, one)
 	}
 	return writeJSON(p.Stdout, all)
 }
 
-func (p *Program) nextTable(ticks []Tick, jobs []*loom.Job, now time.Time, simulated bool) {
+func (p *Program) nextTable(ticks []foreseen, jobs []*loom.Job, now time.Time, simulated bool) {
 	t := table{head: []string{"TIME", "IN", "JOB", "TARGETS", "NOTE"}}
 	for _, tick := range ticks {
 		t.add(tick.Time.Format("2006-01-02 15:04:05 MST"), until(tick.Time.Sub(now)), tick.Job.Name,
-			shorten(Fold(names(tick.Job.Targets)), 30), tick.Note)
+			shorten(Fold(names(tick.Job.Targets)), 30), tick.note())
 	}
 	if simulated { // how far that is from now doesn't matter
 		t.head = slices.Delete(t.head, 1, 2)
@@ -135,15 +224,15 @@ func (p *Program) nextTable(ticks []Tick, jobs []*loom.Job, now time.Time, simul
 		t.write(p.Stdout, terminal(p.Stdout))
 	}
 	for _, j := range jobs {
-		if why := never(j, now); why != "" {
-			fmt.Fprintf(p.Stdout, "%s: %s\n", j.Name, why)
+		if text := never(j, now); text != "" {
+			fmt.Fprintf(p.Stdout, "%s: %s\n", j.Name, text)
 		}
 	}
 }
 
 // never says why a job has no ticks, or returns "".
 func never(j *loom.Job, now time.Time) string {
-	s := times(j)
+	s := why.Times(j)
 	switch {
 	case j.Disabled:
 		return "disabled, so its schedule does not fire it"
@@ -151,7 +240,7 @@ func never(j *loom.Job, now time.Time) string {
 		return "no times of its own: it runs after other jobs"
 	case s == nil:
 		return "runs only by hand"
-	case atStart(s) && s.Next(now).IsZero():
+	case why.AtStart(s) && s.Next(now).IsZero():
 		return "runs when the daemon starts"
 	case s.Next(now).IsZero():
 		return "is over: it will not run again"
@@ -171,14 +260,14 @@ type Tick struct {
 func Upcoming(jobs []*loom.Job, after, end time.Time, n int) []Tick {
 	var due ticks
 	push := func(j *loom.Job, after time.Time) {
-		next := times(j).Next(after)
+		next := why.Times(j).Next(after)
 		if next.IsZero() || !next.After(after) || !end.IsZero() && !next.Before(end) {
 			return
 		}
 		heap.Push(&due, Tick{Job: j, Time: next})
 	}
 	for _, j := range jobs {
-		if !j.Disabled && times(j) != nil {
+		if !j.Disabled && why.Times(j) != nil {
 			push(j, after)
 		}
 	}
@@ -186,35 +275,13 @@ func Upcoming(jobs []*loom.Job, after, end time.Time, n int) []Tick {
 	for len(due) > 0 && len(all) < n {
 		t := heap.Pop(&due).(Tick)
 		push(t.Job, t.Time)
-		t.Note = loom.Explain(times(t.Job), t.Time)
+		t.Note = loom.Explain(why.Times(t.Job), t.Time)
 		if t.Job.Timezone != nil {
 			t.Time = t.Time.In(t.Job.Timezone)
 		}
 		all = append(all, t)
 	}
 	return all
-}
-
-// times returns all that makes a job due, or nil.
-func times(j *loom.Job) loom.Schedule {
-	switch {
-	case j.At.IsZero():
-		return j.Schedule
-	case j.Schedule == nil:
-		return loom.At(j.At)
-	}
-	return loom.Schedules{j.Schedule, loom.At(j.At)}
-}
-
-// atStart reports whether a schedule fires when the daemon starts.
-func atStart(s loom.Schedule) bool {
-	switch s := s.(type) {
-	case loom.Schedules:
-		return slices.ContainsFunc(s, atStart)
-	case interface{ Reboot() bool }:
-		return s.Reboot()
-	}
-	return false
 }
 
 type ticks []Tick

@@ -18,6 +18,9 @@ type Stores map[string]OpenStore
 // An OpenStore opens a store: where is a URL, or of sqlite the file.
 type OpenStore func(ctx context.Context, where string) (loom.Store, error)
 
+// storeFile is the name of a store that is a file, in the state directory.
+const storeFile = "loom.db"
+
 // Open opens the store that a configuration names. dir is the state directory,
 // in which stores that are files are.
 func (s Stores) Open(ctx context.Context, name, dir string) (loom.Store, error) {
@@ -25,7 +28,7 @@ func (s Stores) Open(ctx context.Context, name, dir string) (loom.Store, error) 
 	if scheme, _, isURL := strings.Cut(name, "://"); isURL {
 		kind = scheme
 	} else {
-		where = filepath.Join(dir, "loom.db")
+		where = filepath.Join(dir, storeFile)
 	}
 	open := s[kind]
 	if open == nil {

@@ -1,0 +1,250 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
+)
+
+// How long commands wait for others.
+const (
+	storeTime    = 3 * time.Second // for another command to let go of the store
+	storeRetry   = 50 * time.Millisecond
+	completeTime = time.Second // for what completes a word
+)
+
+// errNothing means that nothing was ever remembered where a command looks.
+var errNothing = errors.New("nothing is remembered yet")
+
+// A memory is the store of the configuration, as a command may use it: through
+// the daemon that has it, or, if none runs, by itself.
+type memory struct {
+	loom.Store
+	daemon *api.Client // nil: none runs
+	config loom.Config
+	dir    string // the state directory
+}
+
+// stateFlag adds --state to a command.
+func stateFlag(cmd *cobra.Command) *string {
+	state := cmd.Flags().String("state", "", "`directory` of what is remembered, instead of the configuration's")
+	_ = cmd.MarkFlagDirname("state") // it is our own flag
+	return state
+}
+
+// memory opens what is remembered. The caller closes it. The error is errNothing
+// if there is nothing. Of the configuration no more is read than need be, so that
+// mistakes in it are not in the way.
+func (p *Program) memory(ctx context.Context, state string) (*memory, error) {
+	config, err := loom.ReadConfig(p.Config)
+	if err != nil && (state == "" || !errors.Is(err, fs.ErrNotExist)) {
+		return nil, &Error{Code: ExitFailed, Err: err}
+	}
+	m := &memory{config: config, dir: cmp.Or(state, config.State)}
+	m.config.Store = cmp.Or(m.config.Store, "sqlite")
+	for deadline := time.Now().Add(storeTime); ; {
+		err := p.open(ctx, m)
+		if err == nil {
+			return m, nil
+		}
+		if !errors.Is(err, loom.ErrStoreDown) || time.Now().After(deadline) {
+			return nil, err
+		}
+		select {
+		case <-time.After(storeRetry):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// open tries once.
+func (p *Program) open(ctx context.Context, m *memory) error {
+	client := &api.Client{Socket: filepath.Join(m.dir, api.SocketFile)}
+	_, err := client.Runs(ctx, loom.RunQuery{Limit: 1})
+	switch {
+	case errors.Is(err, fs.ErrPermission) || ctx.Err() != nil:
+		return err
+	case !errors.Is(err, api.ErrNoDaemon):
+		m.daemon, m.Store = client, client // whatever is wrong with its store, it will say so
+		return nil
+	}
+	if !strings.Contains(m.config.Store, "://") {
+		file := filepath.Join(m.dir, storeFile)
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return &Error{Code: ExitNotFound, Err: fmt.Errorf("%w in %s: no daemon has run with this state directory", errNothing, m.dir),
+				Hint: fmt.Sprintf("start one (%s -c FILE), or name another directory with --state", p.Name)}
+		} else if err != nil {
+			return err // not permitted, most likely
+		}
+	}
+	m.Store, err = p.Stores.Open(ctx, m.config.Store, m.dir)
+	return err
+}
+
+// close lets go of the memory. What was written is safe.
+func (m *memory) close() {
+	if m != nil {
+		_ = m.Store.Close()
+	}
+}
+
+// who names the person who gives an order. "" is left to the daemon, which sees
+// who connects.
+func (m *memory) who() string {
+	sudo := os.Getenv("SUDO_USER")
+	switch u, err := user.Current(); {
+	case os.Geteuid() == 0 && sudo != "" && sudo != "root":
+		return sudo
+	case m.daemon != nil:
+		return ""
+	case err != nil:
+		return fmt.Sprintf("uid %d", os.Getuid())
+	default:
+		return u.Username
+	}
+}
+
+// findRun returns the run whose ID begins with id.
+func (p *Program) findRun(ctx context.Context, store loom.Archive, id string) (loom.Run, error) {
+	const shown = 10
+	id = strings.ToLower(strings.TrimSpace(id))
+	if id == "" {
+		return loom.Run{}, Usage("the run's ID is empty")
+	}
+	found, err := store.Runs(ctx, loom.RunQuery{ID: id, Limit: shown + 1})
+	switch {
+	case err != nil:
+		return loom.Run{}, err
+	case len(found) == 0:
+		return loom.Run{}, &Error{Code: ExitNotFound, Err: fmt.Errorf("run %s: there is none, or it is not kept any more: %w", id, loom.ErrNotFound),
+			Hint: p.Name + " runs lists those there are"}
+	case len(found) == 1 || found[0].ID == id:
+		return found[0], nil
+	}
+	var some []string
+	for i, r := range found {
+		if i == shown {
+			some = append(some, "...")
+			break
+		}
+		some = append(some, fmt.Sprintf("%s (%s, %s)", r.ID, r.Job, r.Status))
+	}
+	return loom.Run{}, &Error{Code: ExitUsage, Err: fmt.Errorf("run %s: several begin so: %s", id, strings.Join(some, ", ")),
+		Hint: "give more of the ID"}
+}
+
+// shortest is how much of a run's ID is shown at least: its time, to the
+// millisecond, and enough of the rest that others hardly ever begin the same.
+const shortest = 13
+
+// short returns how much of each of these IDs tells it from the others.
+func short(ids []string) int {
+	n := shortest
+	for i, a := range ids {
+		for _, b := range ids[i+1:] {
+			same := 0
+			for same < len(a) && same < len(b) && a[same] == b[same] {
+				same++
+			}
+			n = max(n, same+1)
+		}
+	}
+	return n
+}
+
+// cut is the first n characters of an ID.
+func cut(id string, n int) string { return id[:min(n, len(id))] }
+
+// complete calls add with what is remembered, for the completion of a word: it
+// must be quick, and silent if it can't be done.
+func (p *Program) complete(cmd *cobra.Command, add func(ctx context.Context, m *memory) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+	ctx := cmd.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, completeTime)
+	defer cancel()
+	state, _ := cmd.Flags().GetString("state")
+	m, err := p.memory(ctx, state)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer m.close()
+	all, err := add(ctx, m)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
+
+// completeRuns completes the IDs of runs, the newest first: only those that are
+// going, or all.
+func (p *Program) completeRuns(going bool) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return p.complete(cmd, func(ctx context.Context, m *memory) ([]string, error) {
+			q := loom.RunQuery{ID: strings.ToLower(begun), Limit: 50}
+			if going {
+				q.Status = []loom.Status{loom.StatusQueued, loom.StatusRunning}
+			}
+			found, err := m.Runs(ctx, q)
+			var all []string
+			for _, r := range found {
+				all = append(all, cobra.CompletionWithDesc(r.ID, fmt.Sprintf("%s, %s, %s", r.Job, r.Status, r.Queued.Format("15:04:05"))))
+			}
+			return all, err
+		})
+	}
+}
+
+// completeNode completes the nodes that the run in args was at work on.
+func (p *Program) completeNode(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return p.complete(cmd, func(ctx context.Context, m *memory) ([]string, error) {
+		if len(args) == 0 {
+			return nil, nil
+		}
+		r, err := p.findRun(ctx, m, args[0])
+		if err != nil {
+			return nil, err
+		}
+		results, err := m.Results(ctx, loom.ResultQuery{Runs: []string{r.ID}})
+		var all []string
+		for _, one := range results {
+			all = append(all, cobra.CompletionWithDesc(one.Node, string(one.Status)))
+		}
+		return all, err
+	})
+}
+
+// completeKnown completes the names of jobs that the manifest has, or the memory.
+func (p *Program) completeKnown(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	if all, directive := p.completeJobs(cmd, args, begun); len(all) > 0 {
+		return all, directive
+	}
+	return p.complete(cmd, func(ctx context.Context, m *memory) ([]string, error) {
+		states, err := m.Jobs(ctx)
+		var all []string
+		for _, s := range states {
+			all = append(all, s.Name)
+		}
+		return all, err
+	})
+}

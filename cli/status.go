@@ -1,0 +1,305 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
+	"github.com/dustinlacewell/loom/internal/why"
+)
+
+// How much of everything a status shows, and what counts as late.
+const (
+	statusNext = 5
+	statusLate = 24 * time.Hour
+	tardy      = 15 * time.Second // so late no tick is while all is well
+)
+
+func (p *Program) statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how things stand",
+		Long: `Status tells whether a daemon runs and is well, what runs now, what fails and since
+when, what is disabled, what is late, and what comes next. If no daemon answers it
+tells what is remembered, and exits with 3.`,
+		Example: `  ` + p.Name + ` status
+  ` + p.Name + ` status -o json`,
+		Args: cobra.NoArgs,
+	}
+	state := stateFlag(cmd)
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		m, err := p.memory(ctx, *state)
+		if err != nil && !errors.Is(err, errNothing) {
+			return err
+		}
+		defer m.close()
+		s, err := p.standing(ctx, m, err)
+		if err != nil {
+			return err
+		}
+		if *output == "json" {
+			err = writeJSON(p.Stdout, s)
+		} else {
+			p.showStatus(s)
+		}
+		if err == nil && !s.Daemon {
+			return &Error{Code: ExitUnreachable}
+		}
+		return err
+	}
+	return cmd
+}
+
+// A standing is how things stand, as far as a command can tell.
+type standing struct {
+	Daemon bool `json:"daemon"`
+	api.Status
+	Late    []lateJob `json:"late"`
+	Nothing string    `json:"-"` // why nothing is remembered
+
+	usual map[string]why.Usual // of jobs that are running
+}
+
+// A lateJob has ticks that were not acted on in time.
+type lateJob struct {
+	Job string    `json:"job"`
+	Due time.Time `json:"due"`
+	Run string    `json:"run,omitempty"` // the catch-up; "": none yet
+	Why string    `json:"why,omitempty"`
+}
+
+// standing finds out how things stand. nothing is why m is nil.
+func (p *Program) standing(ctx context.Context, m *memory, nothing error) (*standing, error) {
+	s := &standing{Late: []lateJob{}, usual: map[string]why.Usual{}}
+	manifest := p.known(ctx)
+	switch {
+	case m == nil:
+		s.Status = (&api.Server{Store: noStore{}, Control: absent{manifest}}).Status(ctx)
+		s.Nothing = nothing.Error()
+	case m.daemon == nil:
+		s.Status = (&api.Server{Store: m.Store, Control: absent{manifest}}).Status(ctx)
+		s.Store.Kind, s.StateDir = m.config.Store, m.dir
+	default:
+		st, err := m.daemon.Status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.Daemon, s.Status = true, st
+	}
+	if !s.Daemon {
+		s.PID, s.Version = 0, ""
+		if _, err := loom.ReadManifest(p.Config, p.Tasks); err != nil {
+			for _, problem := range Problems(err) {
+				s.Problems = append(s.Problems, problem.Error())
+			}
+		}
+	}
+	if m == nil || s.Store.State == api.StoreDown {
+		return s, nil
+	}
+	for _, r := range s.Running {
+		_, usual, err := why.History(ctx, m, r.Job)
+		if err != nil {
+			return nil, err
+		}
+		s.usual[r.Job] = usual
+	}
+	return s, s.late(ctx, m, manifest)
+}
+
+// late finds ticks that were not acted on in time: those that wait for a daemon,
+// and those that one has made up for lately.
+func (s *standing) late(ctx context.Context, m *memory, manifest *loom.Manifest) error {
+	now := time.Now()
+	states, err := m.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, state := range states {
+		j := jobOf(manifest, state.Name)
+		if j == nil || j.Disabled || state.Gone || why.Times(j) == nil {
+			continue
+		}
+		due := why.Times(j).Next(state.LastTick)
+		if !due.IsZero() && now.Sub(due.Add(j.Delay())) > tardy {
+			s.Late = append(s.Late, lateJob{Job: j.Name, Due: due.UTC(), Why: "not acted on yet"})
+		}
+	}
+	runs, err := m.Runs(ctx, loom.RunQuery{Trigger: loom.TriggerCatchUp, Since: now.Add(-statusLate)})
+	for _, r := range runs {
+		s.Late = append(s.Late, lateJob{Job: r.Job, Due: r.Due.UTC(), Run: r.ID, Why: "made up for"})
+	}
+	return err
+}
+
+// absent stands for a daemon that does not run.
+type absent struct{ manifest *loom.Manifest }
+
+func (a absent) Manifest() *loom.Manifest { return a.manifest }
+
+func (a absent) Status() api.Status {
+	var s api.Status
+	if a.manifest != nil {
+		for _, t := range Upcoming(a.manifest.Jobs, time.Now(), time.Time{}, statusNext) {
+			s.Next = append(s.Next, api.NextTick{Job: t.Job.Name, Time: t.Time, Note: t.Note})
+		}
+	}
+	return s
+}
+
+func (absent) Trigger(context.Context, api.Order) (loom.Run, error) {
+	return loom.Run{}, api.ErrNoDaemon
+}
+func (absent) Cancel(context.Context, string, string) error { return api.ErrNoDaemon }
+func (absent) Reload(context.Context) error                 { return api.ErrNoDaemon }
+
+// noStore is a store in which nothing is. Only what a status reads may be called.
+type noStore struct{ loom.Store }
+
+func (noStore) Jobs(context.Context, ...string) ([]loom.JobState, error)         { return nil, nil }
+func (noStore) Runs(context.Context, loom.RunQuery) ([]loom.Run, error)          { return nil, nil }
+func (noStore) Results(context.Context, loom.ResultQuery) ([]loom.Result, error) { return nil, nil }
+
+// showStatus tells a person how things stand.
+func (p *Program) showStatus(s *standing) {
+	now := time.Now()
+	p.showDaemon(s, now)
+	p.section("PROBLEMS in the manifests (what was good last is in force)", len(s.Problems), func(t *table) {
+		for _, problem := range s.Problems {
+			t.add(problem)
+		}
+	})
+	p.section(fmt.Sprintf("RUNNING%s", also(s.Queued, "waiting")), len(s.Running), func(t *table) {
+		n := short(idsOfStatus(s.Running))
+		for _, r := range s.Running {
+			took := runTook(r.Loom(), now)
+			if u := s.usual[r.Job]; u.Runs > 0 {
+				took += fmt.Sprintf(" (usually %s)", why.Took(u.Took))
+			}
+			t.add(r.Job, cut(r.ID, n), took, countsOf(r.Loom()), on(r.Going))
+		}
+	})
+	p.section("FAILING", len(s.Failing), func(t *table) {
+		for _, f := range s.Failing {
+			about := count(f.Runs, "run")
+			if f.Owner != "" {
+				about += ", owner " + f.Owner
+			}
+			if f.Runbook != "" {
+				about += ", " + f.Runbook
+			}
+			t.add(f.Job, string(f.Status), "since "+when(f.Since, now), about, f.Reason)
+		}
+	})
+	if len(s.Failing) > 0 {
+		fmt.Fprintf(p.Stdout, "  (%s why JOB tells more)\n", p.Name)
+	}
+	p.section("DISABLED", len(s.Paused), func(t *table) {
+		for _, j := range s.Paused {
+			until := "until it is enabled"
+			if !j.Until.IsZero() {
+				until = "until " + j.Until.Local().Format(time.DateTime)
+			}
+			t.add(j.Job, until, by(j.By), j.Why)
+		}
+	})
+	p.section("LATE", len(s.Late), func(t *table) {
+		for _, l := range s.Late {
+			t.add(l.Job, "due "+when(l.Due, now), l.Why, cut(l.Run, shortest))
+		}
+	})
+	p.section("NEXT", len(s.Next), func(t *table) {
+		for i, n := range s.Next {
+			if i == statusNext {
+				break
+			}
+			t.add(n.Job, n.Time.Local().Format("2006-01-02 15:04:05 MST"), why.In(n.Time.Sub(now)), n.Note)
+		}
+	})
+	if s.More {
+		fmt.Fprintf(p.Stdout, "\nThere is more than is shown: %s runs has all.\n", p.Name)
+	}
+}
+
+func (p *Program) showDaemon(s *standing, now time.Time) {
+	switch {
+	case s.Daemon && s.Stopping:
+		fmt.Fprintf(p.Stdout, "daemon: stopping, process %d, version %s\n", s.PID, s.Version)
+	case s.Daemon:
+		fmt.Fprintf(p.Stdout, "daemon: running for %s, since %s, process %d, version %s\n",
+			strings.TrimPrefix(why.In(now.Sub(s.Started)), "in "), stamp(s.Started), s.PID, s.Version)
+	default:
+		fmt.Fprintf(p.Stdout, "daemon: NOT RUNNING: nothing is fired (start one: %s -c FILE)\n", p.Name)
+	}
+	if s.ConfigFile != "" {
+		fmt.Fprintf(p.Stdout, "manifest: %s, %s, %s%s\n", s.ConfigFile, count(s.Jobs, "job"), count(s.Nodes, "node"), also(len(s.Problems), "with problems"))
+	} else if !s.Daemon {
+		fmt.Fprintf(p.Stdout, "manifest: can't be read (%s check says why)\n", p.Name)
+	}
+	switch {
+	case s.Nothing != "":
+		fmt.Fprintf(p.Stdout, "store: %s\n", s.Nothing)
+	case s.Store.State == api.StoreDown:
+		fmt.Fprintf(p.Stdout, "store: DOWN since %s: %s\n", stamp(s.Store.Since), clean(s.Store.Reason))
+	default:
+		fmt.Fprintf(p.Stdout, "store: %s, in %s\n", s.Store.State, s.StateDir)
+	}
+}
+
+// section shows what there is of one thing, if there is any.
+func (p *Program) section(head string, n int, fill func(t *table)) {
+	if n == 0 {
+		return
+	}
+	if colourful(p.Stdout) {
+		head = "\x1b[1m" + head + "\x1b[0m"
+	}
+	fmt.Fprintf(p.Stdout, "\n%s\n", head)
+	var t table
+	fill(&t)
+	for i := range t.rows {
+		for j := range t.rows[i] {
+			t.rows[i][j] = clean(t.rows[i][j])
+		}
+		t.rows[i] = slices.Insert(t.rows[i], 0, "")
+	}
+	t.write(p.Stdout, terminal(p.Stdout))
+}
+
+func also(n int, what string) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d %s)", n, what)
+}
+
+func by(who string) string {
+	if who == "" {
+		return ""
+	}
+	return "by " + who
+}
+
+func on(nodes []string) string {
+	if len(nodes) == 0 {
+		return ""
+	}
+	return "on " + Fold(nodes)
+}
+
+func idsOfStatus(runs []api.RunStatus) []string {
+	all := make([]string, len(runs))
+	for i, r := range runs {
+		all[i] = r.ID
+	}
+	return all
+}

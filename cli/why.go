@@ -1,0 +1,223 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/bind"
+	"github.com/dustinlacewell/loom/internal/why"
+)
+
+// mostAnswers is how many ticks of a day are explained.
+const mostAnswers = 10
+
+func (p *Program) whyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "why JOB [TIME]",
+		Short: "Tell what became of a tick, or will, and why",
+		Long: `Why explains one tick of a job, whether it is past or to come: that it ran and how
+that went, that it was skipped, missed, paused, and why, or what stands in its way.
+Without a time that is the latest tick and the next one.
+
+TIME is in the job's time zone: 02:30, "yesterday 02:30", 2027-03-28 (all of that
+day), "2027-03-28 02:30", RFC 3339, or -2h for the last tick before that. The
+beginning of a run's ID does as well, in place of TIME or of both.`,
+		Example: `  ` + p.Name + ` why backup
+  ` + p.Name + ` why backup "yesterday 02:30"
+  ` + p.Name + ` why backup 2027-03-28
+  ` + p.Name + ` why backup -2h`,
+		Args: cobra.RangeArgs(1, 2),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+			return p.completeKnown(cmd, args, begun)
+		},
+	}
+	state := stateFlag(cmd)
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		m, err := p.memory(ctx, *state)
+		if err != nil && !errors.Is(err, errNothing) {
+			return err
+		}
+		defer m.close()
+		manifest, err := p.best(ctx)
+		if err != nil && m == nil {
+			return err
+		} else if err != nil {
+			fmt.Fprintf(p.Stderr, "%s: the manifests can't be read, so only what is remembered is told; \"%s check\" says why\n", p.Name, p.Name)
+		}
+		s := p.source(ctx, m, manifest)
+		answers, err := p.ask(ctx, s, m, manifest, args)
+		if err != nil {
+			return err
+		}
+		if *output == "json" {
+			return writeJSON(p.Stdout, answers)
+		}
+		p.answer(answers, s.Now)
+		return nil
+	}
+	return cmd
+}
+
+// ask finds out what is meant, and has it explained.
+func (p *Program) ask(ctx context.Context, s *why.Source, m *memory, manifest *loom.Manifest, args []string) ([]why.Answer, error) {
+	job, err := p.knownJob(ctx, m, manifest, args[0])
+	if err != nil && len(args) == 1 && m != nil {
+		if r, notRun := p.findRun(ctx, m, args[0]); notRun == nil {
+			a, err := s.Run(ctx, r)
+			return []why.Answer{a}, err
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(args) == 1 {
+		return s.Latest(ctx, job)
+	}
+	zone := time.Local
+	if j := jobOf(manifest, job); j != nil && j.Timezone != nil {
+		zone = j.Timezone
+	} else if manifest != nil {
+		zone = manifest.Config.Timezone
+	}
+	at, err := parseMoment(args[1], zone, s.Now)
+	if err != nil {
+		return p.askRun(ctx, s, m, job, args[1], err)
+	}
+	return p.askMoment(ctx, s, job, at)
+}
+
+// askMoment explains the ticks at a time that a person named.
+func (p *Program) askMoment(ctx context.Context, s *why.Source, job string, at moment) ([]why.Answer, error) {
+	if at.rough {
+		a, err := s.Before(ctx, job, at.spans[0].from)
+		if !at.spans[0].from.After(s.Now) {
+			return []why.Answer{a}, err
+		}
+		// Of what is to come, one wants the tick after that.
+		if a.Due.Before(at.spans[0].from) {
+			found, _, err := s.Within(ctx, job, at.spans[0].from, at.spans[0].from.AddDate(5, 0, 0), 1)
+			return found, err
+		}
+		return []why.Answer{a}, err
+	}
+	var all []why.Answer
+	for _, span := range at.spans {
+		found, more, err := s.Within(ctx, job, span.from, span.to, mostAnswers)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+		if more {
+			fmt.Fprintf(p.Stderr, "there are more ticks: these are the first %d; name a time of the day\n", mostAnswers)
+		}
+	}
+	if at.note != "" {
+		fmt.Fprintf(p.Stderr, "%s\n", at.note)
+	}
+	return all, nil
+}
+
+// askRun explains a run that was named in place of a time.
+func (p *Program) askRun(ctx context.Context, s *why.Source, m *memory, job, id string, noTime error) ([]why.Answer, error) {
+	if m == nil || strings.ContainsAny(id, " :.") {
+		return nil, Usage("%w", noTime)
+	}
+	r, err := p.findRun(ctx, m, id)
+	switch {
+	case errors.Is(err, loom.ErrNotFound):
+		return nil, Usage("%w; and no run begins so", noTime)
+	case err != nil:
+		return nil, err
+	case r.Job != job:
+		return nil, &Error{Code: ExitNotFound, Err: fmt.Errorf("run %s is one of job %s, not of %s", r.ID, r.Job, job)}
+	}
+	a, err := s.Run(ctx, r)
+	return []why.Answer{a}, err
+}
+
+// knownJob returns the name of a job that the manifest has, or the memory.
+func (p *Program) knownJob(ctx context.Context, m *memory, manifest *loom.Manifest, name string) (string, error) {
+	if jobOf(manifest, name) != nil {
+		return name, nil
+	}
+	all := map[string]bool{}
+	if manifest != nil {
+		for _, j := range manifest.Jobs {
+			all[j.Name] = true
+		}
+	}
+	if m != nil {
+		states, err := m.Jobs(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, s := range states {
+			if s.Name == name {
+				return name, nil
+			}
+			all[s.Name] = true
+		}
+	}
+	hint := ""
+	if near := bind.Nearest(name, maps.Keys(all)); near != "" {
+		hint = fmt.Sprintf(" (did you mean %q?)", near)
+	}
+	return "", &Error{Code: ExitNotFound, Err: fmt.Errorf("there is no job %q%s: %w", name, hint, loom.ErrNotFound)}
+}
+
+func jobOf(m *loom.Manifest, name string) *loom.Job {
+	if m == nil {
+		return nil
+	}
+	return m.Job(name)
+}
+
+// answer prints answers for a person.
+func (p *Program) answer(answers []why.Answer, now time.Time) {
+	width := terminal(p.Stdout)
+	if width == 0 {
+		width = 100
+	}
+	for i := 0; i < len(answers); {
+		a, same := answers[i], 1
+		for i+same < len(answers) && answers[i+same].Text == a.Text && answers[i+same].Job == a.Job {
+			same++
+		}
+		if i > 0 {
+			fmt.Fprintln(p.Stdout)
+		}
+		head := a.Job
+		if !a.Due.IsZero() {
+			head += " at " + a.Due.Format("2006-01-02 15:04:05 MST")
+			switch {
+			case same > 1:
+				head += fmt.Sprintf(", and %d more until %s", same-1, answers[i+same-1].Due.Format("15:04:05"))
+			case a.Outcome != why.OutcomeComing && a.Outcome != why.OutcomeNone:
+				head += fmt.Sprintf(" (%s)", why.In(a.Due.Sub(now)))
+			}
+		}
+		i += same
+		fmt.Fprintf(p.Stdout, "%s:\n", clean(head))
+		for _, line := range wrap(clean(a.Text), max(width-2, 30)) {
+			fmt.Fprintf(p.Stdout, "  %s\n", line)
+		}
+		if a.Owner != "" {
+			fmt.Fprintf(p.Stdout, "  owner: %s\n", clean(a.Owner))
+		}
+		if a.Runbook != "" {
+			fmt.Fprintf(p.Stdout, "  runbook: %s\n", clean(a.Runbook))
+		}
+		if a.Run != nil && len(a.Failures) > 0 {
+			fmt.Fprintf(p.Stdout, "  more: %s show %s\n", p.Name, a.Run.ID)
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package why
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustinlacewell/loom"
+)
+
+// Times returns all that makes a job due by time, also if it is disabled, or nil.
+func Times(j *loom.Job) loom.Schedule {
+	switch {
+	case j == nil:
+		return nil
+	case j.At.IsZero():
+		return j.Schedule
+	case j.Schedule == nil:
+		return loom.At(j.At)
+	}
+	return loom.Schedules{j.Schedule, loom.At(j.At)}
+}
+
+// fires reports whether a schedule, which may be nil, fires at t.
+func fires(s loom.Schedule, t time.Time) bool {
+	return s != nil && s.Next(t.Add(-time.Nanosecond)).Equal(t)
+}
+
+// next is the schedule's next time after t, or zero.
+func next(s loom.Schedule, t time.Time) time.Time {
+	if s == nil {
+		return time.Time{}
+	}
+	if n := s.Next(t); n.After(t) {
+		return n
+	}
+	return time.Time{}
+}
+
+// Previous returns the last time before t, and not before a few years earlier, at
+// which a schedule fired, or zero.
+func Previous(s loom.Schedule, t time.Time) time.Time {
+	const most = 100_000 // of a schedule that fires in bursts
+	for back := time.Minute; back < 9*366*24*time.Hour; back *= 2 {
+		at := next(s, t.Add(-back))
+		if at.IsZero() || !at.Before(t) {
+			continue
+		}
+		for range most {
+			later := next(s, at)
+			if later.IsZero() || !later.Before(t) {
+				return at
+			}
+			at = later
+		}
+		return at
+	}
+	return time.Time{}
+}
+
+// Between returns the times at which a schedule fires from one moment until
+// before another, and whether there are more than most.
+func Between(s loom.Schedule, from, to time.Time, most int) (times []time.Time, more bool) {
+	for t := next(s, from.Add(-time.Nanosecond)); !t.IsZero() && t.Before(to); t = next(s, t) {
+		if len(times) == most {
+			return times, true
+		}
+		times = append(times, t)
+	}
+	return times, false
+}
+
+// AtStart reports whether a schedule fires when the daemon starts.
+func AtStart(s loom.Schedule) bool {
+	switch s := s.(type) {
+	case loom.Schedules:
+		return slices.ContainsFunc(s, AtStart)
+	case interface{ Reboot() bool }:
+		return s.Reboot()
+	}
+	return false
+}
+
+// scheduleText is a schedule as the manifest has it.
+func scheduleText(j *loom.Job) string {
+	var words []string
+	var add func(s loom.Schedule)
+	add = func(s loom.Schedule) {
+		switch s := s.(type) {
+		case loom.Schedules:
+			for _, one := range s {
+				add(one)
+			}
+		case fmt.Stringer:
+			words = append(words, fmt.Sprintf("%q", s.String()))
+		default:
+			words = append(words, fmt.Sprintf("%T", s))
+		}
+	}
+	add(Times(j))
+	text := strings.Join(words, " and ")
+	if j.Timezone != nil && j.Timezone != time.Local {
+		text += " (" + j.Timezone.String() + ")"
+	}
+	return text
+}
