@@ -23,6 +23,9 @@ type runFlags struct {
 	output  *string
 	most    int
 	timeout time.Duration
+
+	recorded bool     // it is a job of the manifest, done for good
+	targets  []string // instead of the job's own; nil: those
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {
@@ -70,9 +73,13 @@ With --plan nothing is changed: tasks that can tell say what they would change.`
 				return err
 			}
 		}
+		if len(*on) > 0 {
+			f.targets = names(j.Targets)
+		}
 		if f.timeout > 0 {
 			j.Timeout = f.timeout
 		}
+		f.recorded = !*plan
 		if *plan {
 			j.Task, j.Steps = planOf(&j), nil
 		}
@@ -223,7 +230,7 @@ func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *ru
 		}
 	}
 	still := animate(v)
-	_ = pool.Run(ctx, j, time.Now(), observe) // the events tell all that the error does
+	err := p.do(ctx, m, pool, j, f, observe, v.say)
 	still()
 	if !stop() {
 		<-said
@@ -233,6 +240,9 @@ func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *ru
 	if err := logs.Close(closing); err != nil {
 		v.say("%s: %v", p.Name, err)
 	}
+	if err != nil {
+		return err
+	}
 
 	if mode == viewJSON {
 		if err := writeJSON(p.Stdout, v.json()); err != nil {
@@ -241,6 +251,33 @@ func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *ru
 	}
 	if !v.end() {
 		return &Error{Code: ExitFailed}
+	}
+	return nil
+}
+
+// do runs a job, and has it remembered if it is one of the manifest's. What comes
+// of it is in the events; the error is that it was not begun.
+func (p *Program) do(ctx context.Context, m *loom.Manifest, pool *loom.Pool, j *loom.Job, f *runFlags, observe func(loom.Event), say func(string, ...any)) error {
+	if !f.recorded || len(p.Stores) == 0 {
+		_ = pool.Run(ctx, j, time.Now(), observe) // the events tell all that the error does
+		return nil
+	}
+	mem, err := p.memory(ctx, m.Config.State)
+	if errors.Is(err, errNothing) {
+		mem = &memory{config: m.Config, dir: m.Config.State}
+		mem.Store, err = p.Stores.Open(ctx, m.Config.Store, m.Config.State)
+	}
+	if err == nil {
+		defer mem.close()
+		once := &loom.Scheduler{Pool: pool, Store: mem.Store, Log: pool.Log, Observe: observe}
+		_, err = once.Once(ctx, j, loom.Request{By: mem.who(), Why: "run --local", Targets: f.targets})
+	}
+	switch {
+	case errors.Is(err, loom.ErrBusy):
+		return &Error{Code: ExitFailed, Err: err, Hint: "wait for it, or give the job overlap: allow"}
+	case ctx.Err() == nil && err != nil: // the work matters more
+		say("%s: this run will not be remembered: %v", p.Name, err)
+		_ = pool.Run(ctx, j, time.Now(), observe) // as above
 	}
 	return nil
 }
