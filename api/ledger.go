@@ -39,6 +39,11 @@ func (s *Server) ledger(mux *http.ServeMux) {
 		return nothing{}, s.Store.Adopt(ctx, q.Jobs)
 	})
 	call(mux, "fire", func(ctx context.Context, q fireRequest) (fireAnswer, error) {
+		for i := range q.Firings {
+			if r := &q.Firings[i].Run; r.Trigger == loom.TriggerManual && r.By == "" {
+				r.By = caller(ctx)
+			}
+		}
 		fired, err := s.Store.Fire(ctx, q.Self, q.Firings)
 		return fireAnswer{fired}, err
 	})

@@ -121,7 +121,7 @@ func (p *Program) logs(ctx context.Context, m *memory, r loom.Run, node string, 
 // logged says what a person may wonder about at the end of a log.
 func (p *Program) logged(ctx context.Context, m *memory, r loom.Run, node string, follow bool, l *logView) error {
 	switch {
-	case l.lines > 0 || l.json:
+	case l.lines > 0 || l.json || l.empty:
 	case !r.Status.Ended() && !follow:
 		fmt.Fprintf(p.Stderr, "nothing was printed yet; -f waits for it\n")
 	case node != "" || l.stream != "":
@@ -156,6 +156,7 @@ type logView struct {
 	harmless bool
 	colour   bool
 	stream   loom.Stream // only this; "": all
+	empty    bool        // if nothing was printed, that is nothing to be told
 
 	open  string // whose line is not finished
 	lines int

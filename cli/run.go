@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/internal/joblog"
 )
 
@@ -24,6 +27,7 @@ type runFlags struct {
 	most    int
 	timeout time.Duration
 
+	why      string   // for what, if it is remembered
 	recorded bool     // it is a job of the manifest, done for good
 	targets  []string // instead of the job's own; nil: those
 }
@@ -38,14 +42,18 @@ func (f *runFlags) add(cmd *cobra.Command) {
 func (p *Program) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run JOB --local",
+		Use:   "run JOB",
 		Short: "Run a job now",
-		Long: `Run applies a job to its targets now, whatever its schedule is, shows how it goes,
-and what came of it. Output that is the same on several nodes is shown once. It
-exits with 1 if the job failed on any node. Ctrl-C ends the work on the nodes.
+		Long: `Run has the daemon apply a job to its targets now, whatever its schedule is, and
+shows what it prints until it has ended. It exits with 1 if the job failed on any
+node. Ctrl-C leaves the run to the daemon.
 
-With --plan nothing is changed: tasks that can tell say what they would change.`,
-		Example: `  ` + p.Name + ` run backup --local
+With --local the work is done from here, in this process, and is remembered where
+the daemon's is. Output that is the same on several nodes is shown once. Ctrl-C ends
+the work on the nodes. With --plan, which needs --local, nothing is changed: tasks that can tell say what they would change.`,
+		Example: `  ` + p.Name + ` run backup
+  ` + p.Name + ` run backup --on db3 --detach --why "the disk was full"
+  ` + p.Name + ` run backup --local
   ` + p.Name + ` run backup --local --on 'db*' --stream
   ` + p.Name + ` run motd --local --plan`,
 		Args:              cobra.ExactArgs(1),
@@ -53,12 +61,26 @@ With --plan nothing is changed: tasks that can tell say what they would change.`
 	}
 	on := cmd.Flags().StringArray("on", nil, "`targets` instead of the job's own: names, @groups, patterns, !exclusions")
 	plan := cmd.Flags().Bool("plan", false, "only tell what would change")
+	detach := cmd.Flags().Bool("detach", false, "have the daemon start it, and don't wait for its end")
+	why := cmd.Flags().String("why", "", "a `text` that is kept with the run")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "for each node, instead of the job's own")
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := f.check(p); err != nil {
+		if err := f.check(); err != nil {
 			return err
 		}
+		if !f.local {
+			for _, flag := range []string{"plan", "timeout", "max", "stream", "output"} {
+				if cmd.Flags().Changed(flag) {
+					return Usage("--%s needs --local: a run of the daemon is as the manifest says", flag)
+				}
+			}
+			return p.order(cmd.Context(), args[0], *on, *why, *detach)
+		}
+		if *detach {
+			return Usage("--detach and --local exclude each other: there would be nobody to do the work")
+		}
+		f.why = *why
 		m, err := p.best(cmd.Context())
 		if err != nil {
 			return err
@@ -117,8 +139,12 @@ and what is the same on several nodes only once, or with --stream at once.`,
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "end it on a node after this long")
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := f.check(p); err != nil {
+		if err := f.check(); err != nil {
 			return err
+		}
+		if !f.local {
+			return &Error{Code: ExitUnreachable, Err: errors.New("this version can't hand commands to the daemon"),
+				Hint: "add --local to do it from here, in this process: " + p.Name + " exec --help"}
 		}
 		m, err := p.best(cmd.Context())
 		if err != nil {
@@ -163,8 +189,8 @@ func (s *sudoFlag) Set(v string) error {
 	return nil
 }
 
-// check says why nothing is done: without --local there is nobody to do it.
-func (f *runFlags) check(p *Program) error {
+// check says what is wrong with the flags.
+func (f *runFlags) check() error {
 	switch {
 	case f.most < 0:
 		return Usage("--max %d: write a number from 1", f.most)
@@ -172,12 +198,80 @@ func (f *runFlags) check(p *Program) error {
 		return Usage("--timeout %v: write a duration such as 30s", f.timeout)
 	case f.stream && *f.output == "json":
 		return Usage("--stream and -o json exclude each other")
-	case !f.local:
-		return &Error{Code: ExitUnreachable,
-			Err:  errors.New("this version can't hand work to a running daemon, which has no API yet"),
-			Hint: "add --local to do it from here, in this process: " + p.Name + " run --help"}
 	}
 	return nil
+}
+
+// order has the daemon run a job, and shows what it prints until it has ended.
+func (p *Program) order(ctx context.Context, job string, on []string, why string, detach bool) error {
+	mem, err := p.memory(ctx, "")
+	if err != nil && !errors.Is(err, errNothing) {
+		return err
+	}
+	defer mem.close()
+	if mem == nil || mem.daemon == nil {
+		return &Error{Code: ExitUnreachable, Err: errors.New("no daemon runs that could do it"),
+			Hint: "start one, or add --local to do it from here, in this process"}
+	}
+	o := api.Order{Job: job, By: mem.who(), Why: why}
+	if len(on) > 0 {
+		m, err := p.best(ctx)
+		if err != nil {
+			return err
+		}
+		nodes, err := selectNodes(m, on)
+		if err != nil {
+			return err
+		}
+		o.Targets = names(nodes)
+	}
+	r, err := mem.daemon.Trigger(ctx, o)
+	if err != nil {
+		return err
+	}
+	if detach {
+		fmt.Fprintln(p.Stdout, r.ID)
+		return nil
+	}
+	if r.Status == loom.StatusQueued {
+		fmt.Fprintf(p.Stderr, "%s: run %s waits for an earlier one\n", p.Name, r.ID)
+	}
+	l := logView{out: bufio.NewWriter(p.Stdout), harmless: terminal(p.Stdout) > 0, colour: colourful(p.Stdout), prefix: r.Nodes > 1, empty: true}
+	err = p.logs(ctx, mem, r, "", true, &l)
+	if ctx.Err() != nil {
+		return &Error{Code: ExitFailed, Err: fmt.Errorf("%w: run %s goes on", context.Cause(ctx), r.ID),
+			Hint: fmt.Sprintf("%s logs -f %s shows it, %[1]s cancel %[2]s ends it", p.Name, r.ID)}
+	}
+	if err != nil {
+		return err
+	}
+	return p.outcome(ctx, mem, r.ID)
+}
+
+// outcome says where a run went badly, and returns an error if it did.
+func (p *Program) outcome(ctx context.Context, mem *memory, run string) error {
+	const shown = 20
+	r, err := p.findRun(ctx, mem, run)
+	if err != nil || r.Status.Good() {
+		return err
+	}
+	results, err := mem.Results(ctx, loom.ResultQuery{Runs: []string{run}})
+	if err != nil {
+		return err
+	}
+	bad := 0
+	for _, one := range results {
+		if one.Status.Good() {
+			continue
+		}
+		if bad++; bad <= shown {
+			fmt.Fprintf(p.Stderr, "%s: %s: %s\n", one.Node, one.Status, one.Reason)
+		}
+	}
+	if bad > shown {
+		fmt.Fprintf(p.Stderr, "and on %d more: %s show %s\n", bad-shown, p.Name, run)
+	}
+	return &Error{Code: ExitFailed}
 }
 
 // selectNodes is Manifest.Select for what a person typed.
@@ -270,7 +364,7 @@ func (p *Program) do(ctx context.Context, m *loom.Manifest, pool *loom.Pool, j *
 	if err == nil {
 		defer mem.close()
 		once := &loom.Scheduler{Pool: pool, Store: mem.Store, Log: pool.Log, Observe: observe}
-		_, err = once.Once(ctx, j, loom.Request{By: mem.who(), Why: "run --local", Targets: f.targets})
+		_, err = once.Once(ctx, j, loom.Request{By: mem.who(), Why: cmp.Or(f.why, "run --local"), Targets: f.targets})
 	}
 	switch {
 	case errors.Is(err, loom.ErrBusy):
