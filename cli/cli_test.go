@@ -17,7 +17,10 @@ import (
 	"github.com/dustinlacewell/loom"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	time.Local = time.UTC // what is shown must not depend on where it is tested
+	goleak.VerifyTestMain(m)
+}
 
 func TestFold(t *testing.T) {
 	for _, tt := range []struct{ names, want string }{

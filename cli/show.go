@@ -246,15 +246,21 @@ func resultKey(r *loom.Result) string {
 
 func (p *Program) showResult(r *loom.Result) {
 	line := func(format string, args ...any) { fmt.Fprintf(p.Stdout, "  "+format+"\n", args...) }
-	if why := Reason(r); why != "" {
-		line("%s", clean(why))
+	if reason := Reason(r); reason != "" {
+		line("%s", clean(reason))
 	}
 	if r.ExitCode > 0 {
 		line("exit status %d", r.ExitCode)
 	}
 	for i, a := range r.Earlier {
-		why := clean(strings.TrimPrefix(a.Reason, r.Node+": "))
-		line("attempt %d, at %s: %s after %s: %s", i+1, a.Started.Local().Format(time.TimeOnly), a.Status, took(a.Ended.Sub(a.Started)), why)
+		text, reason := string(a.Status), strings.TrimPrefix(a.Reason, r.Node+": ")
+		switch {
+		case a.Status == loom.StatusTimeout, strings.HasPrefix(reason, text):
+			text = reason
+		case reason != "":
+			text += ": " + reason
+		}
+		line("attempt %d, at %s, for %s: %s", i+1, a.Started.Local().Format(time.TimeOnly), took(a.Ended.Sub(a.Started)), clean(text))
 	}
 	for _, c := range r.Changes {
 		line("changed: %s", clean(c))

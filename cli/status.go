@@ -138,6 +138,7 @@ func (s *standing) late(ctx context.Context, m *memory, manifest *loom.Manifest)
 	for _, r := range runs {
 		s.Late = append(s.Late, lateJob{Job: r.Job, Due: r.Due.UTC(), Run: r.ID, Why: "made up for"})
 	}
+	slices.SortStableFunc(s.Late, func(a, b lateJob) int { return a.Due.Compare(b.Due) })
 	return err
 }
 
@@ -178,7 +179,11 @@ func (p *Program) showStatus(s *standing) {
 			t.add(problem)
 		}
 	})
-	p.section(fmt.Sprintf("RUNNING%s", also(s.Queued, "waiting")), len(s.Running), func(t *table) {
+	running := "RUNNING"
+	if !s.Daemon {
+		running = "NOT ENDED: a daemon that starts takes it up"
+	}
+	p.section(running+also(s.Queued, "waiting"), len(s.Running), func(t *table) {
 		n := short(idsOfStatus(s.Running))
 		for _, r := range s.Running {
 			took := runTook(r.Loom(), now)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/bind"
 )
 
 // A view shows a run while it goes on, and what came of it.
@@ -219,7 +220,7 @@ func took(d time.Duration) string {
 	case d < time.Minute:
 		return d.Round(100 * time.Millisecond).String()
 	}
-	return d.Round(time.Second).String()
+	return bind.FormatDuration(d.Round(time.Second))
 }
 
 // A group is nodes that came out the same.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/bind"
 	"github.com/dustinlacewell/loom/internal/overlap"
 )
 
@@ -92,12 +93,13 @@ func (f *Facts) recorded(a *Answer) {
 	a.Outcome, a.Why = t.Outcome, t.Why
 	switch t.Outcome {
 	case loom.OutcomeRan:
-		a.Text = "ran" + f.startedLate() + f.ran(a)
+		a.Text = "ran" + f.startedLate() + f.ran(a, ": ")
 	case loom.OutcomeLate:
-		a.Text = fmt.Sprintf("ran late: %s%s", t.Why, f.ran(a))
+		a.Text = "ran late"
 		if f.Run != nil && !f.Run.Started.IsZero() {
-			a.Text = fmt.Sprintf("ran late, at %s: %s%s", f.clock(f.Run.Started), t.Why, f.ran(a))
+			a.Text += ", at " + f.clock(f.Run.Started)
 		}
+		a.Text += ": " + t.Why + f.ran(a, "; ")
 	case loom.OutcomeSkipped:
 		a.Text = "skipped: " + past(t.Why)
 	case loom.OutcomeMissed:
@@ -144,11 +146,11 @@ func (f *Facts) startedLate() string {
 }
 
 // ran says how the tick's run went.
-func (f *Facts) ran(a *Answer) string {
+func (f *Facts) ran(a *Answer, sep string) string {
 	if f.Run == nil {
 		return "; its run is not kept any more"
 	}
-	return ": " + f.run(a)
+	return sep + f.run(a)
 }
 
 // run says how a run goes, or went.
@@ -482,7 +484,11 @@ func (f *Facts) chain() string {
 		}
 		if r := u.Last; r != nil {
 			when := cmp.Or(r.Ended, r.Started, r.Queued)
-			text += fmt.Sprintf(" (its last run, %s, %s at %s)", r.ID, ended(r.Status), f.clock(when))
+			at := "at"
+			if !r.Status.Ended() {
+				at = "since"
+			}
+			text += fmt.Sprintf(" (its last run, %s, %s %s %s)", r.ID, ended(r.Status), at, f.clock(when))
 		} else {
 			text += " (which has no run that is remembered)"
 		}
@@ -503,6 +509,9 @@ func (f *Facts) clock(t time.Time) string {
 
 // In says how far away a moment is: in 3h, or 5m ago.
 func In(d time.Duration) string {
+	if d > -time.Second && d <= 0 {
+		return "just now"
+	}
 	ago := d < 0
 	if ago {
 		d = -d
@@ -517,12 +526,10 @@ func In(d time.Duration) string {
 // days is a rough duration.
 func days(d time.Duration) string {
 	switch {
-	case d < time.Minute:
-		return d.Round(time.Second).String()
 	case d < time.Hour:
-		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+		return bind.FormatDuration(d.Round(time.Second))
 	case d < 48*time.Hour:
-		return strings.TrimSuffix(strings.TrimSuffix(d.Round(time.Minute).String(), "0s"), "0m")
+		return bind.FormatDuration(d.Round(time.Minute))
 	}
 	return fmt.Sprintf("%dd", int(d.Hours()/24+0.5))
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/bind"
 	"github.com/dustinlacewell/loom/internal/ledger"
 	"github.com/dustinlacewell/loom/internal/overlap"
 )
@@ -184,8 +185,7 @@ func Took(d time.Duration) string {
 	case d < time.Minute:
 		return d.Round(100 * time.Millisecond).String()
 	case d < time.Hour:
-		return d.Round(time.Second).String()
+		return bind.FormatDuration(d.Round(time.Second))
 	}
-	text := d.Round(time.Minute).String()
-	return text[:len(text)-len("0s")]
+	return bind.FormatDuration(d.Round(time.Minute))
 }
