@@ -267,6 +267,45 @@ func TestJSON(t *testing.T) {
 	})
 }
 
+// TestOverlaps foretells the ticks of a job whose runs take longer than the time
+// between them.
+func TestOverlaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, nil)
+		d.put("jobs/a.yaml", `jobs:
+  skips: &job
+    task: run
+    args: [sync]
+    schedule: "*/30 * * * *"
+    timezone: UTC
+    targets: db1
+  queues: {<<: *job, overlap: queue}
+  replaces: {<<: *job, overlap: replace}
+  besides: {<<: *job, overlap: allow}
+`)
+		jobs := []string{"skips", "queues", "replaces", "besides"}
+		prints := map[string]string{}
+		for _, j := range jobs {
+			prints[j] = "1"
+		}
+		if err := d.store.Adopt(t.Context(), prints); err != nil {
+			t.Fatal(err)
+		}
+		for i, took := range []time.Duration{35 * time.Minute, 45 * time.Minute, 40 * time.Minute} {
+			var claims []loom.Claim
+			for _, j := range jobs {
+				claims = append(claims, d.fire(loom.Firing{Job: j, Run: loom.Run{ID: fmt.Sprintf("%s-%d", j, i), Trigger: loom.TriggerManual}}))
+			}
+			time.Sleep(took)
+			for _, c := range claims {
+				d.finish(c, loom.StatusOK, nil)
+			}
+		}
+		golden.Compare(t, d.transcript("next skips -n 4", "next queues -n 4", "next replaces -n 4", "next besides -n 4",
+			"next queues --from 2000-01-02 --to 2000-01-02T02:00", "why skips 03:00", "why queues 03:00", "next skips -n 2 -o json"), "testdata/overlaps.golden")
+	})
+}
+
 // TestNothing gives commands where no daemon ever ran.
 func TestNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -378,5 +417,70 @@ func TestThroughTheDaemon(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(out), &st); err != nil || code != 0 || !st.Daemon || len(st.Paused) != 1 {
 		t.Errorf("status: %d, %s%s %v", code, out, errs, err)
+	}
+}
+
+// TestCommandsDoc gives the commands of docs/commands.md and compares what they
+// print with what is written there.
+func TestCommandsDoc(t *testing.T) {
+	const file = "../docs/commands.md"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "```console\n", "```\n"
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, nil)
+		d.fill()
+		parts := strings.Split(string(text), begin)
+		for i, part := range parts[1:] {
+			example, rest, _ := strings.Cut(part, end)
+			line, _, _ := strings.Cut(example, "\n")
+			command, ok := strings.CutPrefix(line, "$ loomd ")
+			if !ok {
+				t.Fatalf("no command: %s", line)
+			}
+			out, errs, _ := d.give(words(command)...)
+			shown := strings.ReplaceAll(line+"\n"+out+errs, "DIR", "/etc/loom")
+			if shown != example && !golden.Update() {
+				t.Errorf("%s prints\n%s\nand the manual says\n%s", line, shown, example)
+			}
+			parts[i+1] = shown + end + rest
+		}
+		if len(parts) < 10 {
+			t.Errorf("found only %d examples", len(parts)-1)
+		}
+		if golden.Update() {
+			if err := os.WriteFile(file, []byte(strings.Join(parts, begin)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// TestLogsOnATerminal checks that what nodes print can do nothing to a terminal.
+func TestLogsOnATerminal(t *testing.T) {
+	d := newDesk(t, nil)
+	if err := d.store.Adopt(t.Context(), map[string]string{"backup": "1"}); err != nil {
+		t.Fatal(err)
+	}
+	c := d.fire(loom.Firing{Job: "backup", Run: loom.Run{ID: "r1", Trigger: loom.TriggerManual, By: "\x1b]0;owned\x07"}})
+	d.record(c, started("db1"), printed("db1", loom.Stdout, "\x1b[2Jgone"), nodeEnded("db1", time.Now(), loom.StatusFailed, 1, "\x1b[2Jwhy", "\x1b[2Jthis"))
+	d.finish(c, loom.StatusFailed, nil)
+	s := newScreen(t)
+	t.Setenv("NO_COLOR", "1")
+	for _, command := range []string{"logs", "show", "why", "runs"} {
+		p := &Program{Name: "loomd", Tasks: tasks.Registry(), Stores: Stores{"sqlite": d.open}, Stdout: s.tty, Stderr: s.tty}
+		args := []string{command, "-c", d.config}
+		if command != "runs" {
+			args = append(args, "r1")
+		}
+		if err := p.Execute(t.Context(), p.Command(), args); err != nil {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+	fmt.Fprintln(s.tty, "the end")
+	if text := s.until(t, "the end"); !strings.Contains(text, "^[[2Jgone") || strings.ContainsAny(text, "\x1b\x07") {
+		t.Errorf("a terminal is sent %q", text)
 	}
 }

@@ -304,13 +304,13 @@ func (f *Facts) coming(a *Answer) {
 	in := In(f.Due.Sub(f.Now))
 	switch {
 	case told.Outcome == loom.OutcomePaused:
-		a.Text = fmt.Sprintf("will not run %s: %s", in, told.Why)
+		a.Text = fmt.Sprintf("falls %s and will not run: %s", in, told.Why)
 		return
 	case told.Outcome == loom.OutcomeSkipped && told.Overlap == nil:
-		a.Text = fmt.Sprintf("will not run %s: %s", in, told.Why)
+		a.Text = fmt.Sprintf("falls %s and will not run: %s", in, told.Why)
 		return
 	case told.Outcome == loom.OutcomeSkipped:
-		a.Text = fmt.Sprintf("will probably be skipped %s: %s", in, told.Why)
+		a.Text = fmt.Sprintf("falls %s and will probably be skipped: %s", in, told.Why)
 		return
 	}
 	a.Text = fmt.Sprintf("will run %s on %s", in, plural(len(f.Job.Targets), "node"))

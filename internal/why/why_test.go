@@ -105,7 +105,7 @@ func TestExplain(t *testing.T) {
 		{"to come, no daemon", Facts{Due: due.AddDate(0, 0, 1), Absent: true, Job: with(func(j *loom.Job) { j.Overlap = loom.OverlapAllow })}, OutcomeComing,
 			"will run in 12h on 3 nodes. No daemon runs now: if none does then, the next daemon makes up for it if that is within 1h and no later one was missed too (missed: latest)"},
 		{"to come, but paused", Facts{Due: due.AddDate(0, 0, 1), Foretold: &Foretold{Outcome: loom.OutcomePaused, Why: "paused by ann"}}, OutcomeComing,
-			"will not run in 12h: paused by ann"},
+			"falls in 12h and will not run: paused by ann"},
 		{"to come, disabled", Facts{Due: due.AddDate(0, 0, 1), Job: with(func(j *loom.Job) { j.Disabled = true })}, OutcomeDisabled,
 			"disabled: the manifest says enabled: false, so the schedule does not fire the job (jobs/a.yaml:7)"},
 
