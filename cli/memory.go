@@ -97,7 +97,7 @@ func (p *Program) open(ctx context.Context, m *memory) error {
 // close lets go of the memory. What was written is safe.
 func (m *memory) close() {
 	if m != nil {
-		_ = m.Store.Close()
+		_ = m.Close()
 	}
 }
 

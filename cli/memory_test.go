@@ -162,6 +162,9 @@ func (d *desk) finish(c loom.Claim, status loom.Status, counts map[loom.Status]i
 	}
 }
 
+// pass lets time pass on the clock of a bubble.
+func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // it takes no time
+
 func started(node string) loom.Event { return loom.Event{Kind: loom.KindNodeStarted, Node: node} }
 
 func printed(node string, s loom.Stream, text string) loom.Event {
@@ -178,7 +181,7 @@ func nodeEnded(node string, began time.Time, s loom.Status, code int, reason str
 func (d *desk) fill() {
 	ctx, utc := d.t.Context(), time.UTC
 	at := func(hour, minute int) time.Time { return time.Date(2000, 1, 1, hour, minute, 0, 0, utc) }
-	until := func(t time.Time) { time.Sleep(time.Until(t)) }
+	until := func(t time.Time) { pass(time.Until(t)) }
 	act := func(a loom.Action) {
 		if err := d.store.Act(ctx, a); err != nil {
 			d.t.Fatal(err)
@@ -191,7 +194,7 @@ func (d *desk) fill() {
 	until(at(1, 0)) // all is well
 	c := d.fire(loom.Firing{Job: "backup", Due: at(1, 0), Run: loom.Run{ID: "00vhndk4r0aaaa000000000001", Trigger: loom.TriggerSchedule, Nodes: 3}})
 	d.record(c, started("db1"), started("db2"), started("db3"), printed("db1", loom.Stdout, "42 tables"), printed("db2", loom.Stdout, "42 tables"))
-	time.Sleep(10 * time.Minute)
+	pass(10 * time.Minute)
 	d.record(c, nodeEnded("db1", at(1, 0), loom.StatusOK, -1, ""), nodeEnded("db2", at(1, 0), loom.StatusOK, -1, ""),
 		nodeEnded("db3", at(1, 0), loom.StatusChanged, -1, "", "/srv/dump: made"))
 	d.finish(c, loom.StatusChanged, map[loom.Status]int{loom.StatusOK: 2, loom.StatusChanged: 1})
@@ -219,7 +222,7 @@ func (d *desk) fill() {
 	late := d.fire(loom.Firing{Job: "backup", Due: at(5, 0), Outcome: loom.OutcomeLate, Why: "no daemon was running from 2000-01-01 03:10:00 to 2000-01-01 05:04:00",
 		Run: loom.Run{ID: "00vhnxbvc0aaaa000000000005", Trigger: loom.TriggerCatchUp, Nodes: 3}})
 	d.record(late, started("db1"))
-	time.Sleep(10 * time.Minute)
+	pass(10 * time.Minute)
 	d.record(late, nodeEnded("db1", at(5, 4), loom.StatusFailed, 1, "no such host"))
 	d.finish(late, loom.StatusFailed, map[loom.Status]int{loom.StatusFailed: 1})
 
@@ -229,7 +232,7 @@ func (d *desk) fill() {
 	hand := d.fire(loom.Firing{Job: "backup", Why: "after the new disk", Run: loom.Run{ID: "00vhp0jg00aaaa000000000006", Trigger: loom.TriggerManual, By: "ann", Nodes: 2,
 		Targets: []string{"db2", "db3"}, Due: at(6, 0)}})
 	d.record(hand, started("db2"), started("db3"), printed("db2", loom.Stdout, "42 tables"), nodeEnded("db2", at(6, 0), loom.StatusOK, -1, ""))
-	time.Sleep(90 * time.Second)
+	pass(90 * time.Second)
 }
 
 // TestTranscript gives commands after a night of which all is known, and compares
@@ -296,7 +299,7 @@ func TestOverlaps(t *testing.T) {
 			for _, j := range jobs {
 				claims = append(claims, d.fire(loom.Firing{Job: j, Run: loom.Run{ID: fmt.Sprintf("%s-%d", j, i), Trigger: loom.TriggerManual}}))
 			}
-			time.Sleep(took)
+			pass(took)
 			for _, c := range claims {
 				d.finish(c, loom.StatusOK, nil)
 			}
@@ -372,7 +375,7 @@ func TestStoreOfItsOwn(t *testing.T) {
 // TestThroughTheDaemon asks a daemon's socket, and follows a run that goes on.
 func TestThroughTheDaemon(t *testing.T) {
 	d := newDesk(t, func(context.Context, string) (loom.Store, error) { return nil, errors.New("the daemon has it") })
-	dir, err := os.MkdirTemp("", "loom") // a socket's name must be short
+	dir, err := os.MkdirTemp("", "loom") //nolint:usetesting // that of the test may be too long
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -158,14 +158,13 @@ func (p *Program) noRuns(ctx context.Context, m *memory, some bool) error {
 			return err
 		}
 		if len(one) > 0 {
-			fmt.Fprintf(p.Stderr, "no run fits; the newest of all is %s of %s, %s\n", one[0].ID, one[0].Job, why.In(one[0].Queued.Sub(time.Now())))
+			fmt.Fprintf(p.Stderr, "no run fits; the newest of all is %s of %s, %s\n", one[0].ID, one[0].Job, why.In(time.Until(one[0].Queued)))
 			return nil
 		}
 	}
-	switch {
-	case m.daemon == nil:
+	if m.daemon == nil {
 		fmt.Fprintf(p.Stderr, "nothing has run yet, and no daemon runs (start one: %s -c FILE)\n", p.Name)
-	default:
+	} else {
 		fmt.Fprintf(p.Stderr, "nothing has run yet: %s next tells what will\n", p.Name)
 	}
 	return nil

@@ -220,8 +220,8 @@ func (s *Source) madeUp(ctx context.Context, f *Facts) error {
 	if err != nil {
 		return err
 	}
-	for i := len(runs) - 1; i >= 0; i-- {
-		if r := runs[i]; r.Due.After(f.Tick.Until) {
+	for _, r := range slices.Backward(runs) {
+		if r.Due.After(f.Tick.Until) {
 			f.MadeUp = &r
 			return nil
 		}
