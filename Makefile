@@ -15,6 +15,7 @@ build: ## build loomd into bin/
 test: ## run all tests
 	CGO_ENABLED=0 $(GO) build ./...
 	$(GO) test -race ./...
+	$(GO) test -run TestSchedulerYear . # with all of its jobs
 
 check: fmt vet lint test fuzz ## everything that must hold before a change is merged
 

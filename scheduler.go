@@ -66,7 +66,9 @@ type Scheduler struct {
 	seen      time.Time         // the clock, when the loop last looked
 	wake      chan struct{}     // interrupts the loop's wait
 	going     map[string]*going // by run ID
-	queued    int               // runs that may be waiting in the store
+	waiting   int               // how often a run had to wait, since none did
+	taking    bool              // runs that wait are being taken
+	retake    bool              // and must be looked for once more
 	open      bool              // runs may be started: Run is going and not stopping
 	runs      sync.WaitGroup
 	pulse     pulse
@@ -230,6 +232,7 @@ func (s *Scheduler) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open = true
+	s.waiting = 1 // for all we know
 	s.wake = make(chan struct{}, 1)
 	s.going = map[string]*going{}
 	s.drafts = map[draft]string{}
@@ -299,7 +302,6 @@ func (s *Scheduler) arrive(ctx context.Context, now time.Time) bool {
 		return false
 	}
 	s.heard(p)
-	s.pulse.soon() // the loop of beats learns how often
 	s.mu.Lock()
 	s.gap = gap{from: p.Away, to: now, what: "no daemon was running", all: true}
 	s.mu.Unlock()
@@ -310,14 +312,21 @@ func (s *Scheduler) arrive(ctx context.Context, now time.Time) bool {
 	var firings []Firing
 	for name, e := range s.jobs {
 		if e.when != nil && firesAtStart(e.when) {
-			firings = append(firings, Firing{Job: name, Overlap: e.job.Overlap, Claim: true,
-				Run: s.newRun(e.job, now, TriggerSchedule)})
+			f := Firing{Job: name, Overlap: e.job.Overlap, Claim: true, Run: s.newRun(e.job, now, TriggerSchedule)}
+			if cmp.Or(f.Overlap, OverlapSkip) == OverlapSkip {
+				f.Overlap = OverlapQueue // what the last Loom has left is no reason not to run
+			}
+			firings = append(firings, f)
 		}
 	}
 	s.mu.Unlock()
 	slices.SortFunc(firings, func(a, b Firing) int { return cmp.Compare(a.Job, b.Job) })
 	s.take(ctx) // what was left comes first
-	return s.fire(ctx, firings)
+	if !s.fire(ctx, firings) {
+		return false
+	}
+	s.pulse.soon() // now the loop of beats learns how often
+	return true
 }
 
 // adopt tells the store which jobs there are, and learns up to where their ticks
@@ -463,7 +472,7 @@ func (s *Scheduler) fired(f Firing, is Fired) {
 	case is.Claim.Run.ID == "":
 		s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: f.Job, Due: cmp.Or(f.Due, f.Run.Due), Until: f.Until, Text: is.Why})
 	case is.Claim.Epoch == 0:
-		s.queued++
+		s.waiting++
 		if f.Overlap == OverlapReplace {
 			s.pulse.soon() // what it replaces must end
 		}

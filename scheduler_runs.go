@@ -45,7 +45,7 @@ func (s *Scheduler) work(ctx context.Context, g *going) {
 	defer rec.close()
 	left, err := s.left(ctx, g)
 	if err != nil {
-		return // cancelled before the store could say what was done
+		return // it is another's, or the next Loom's
 	}
 	rec.had(left)
 	if g.job == nil {
@@ -69,38 +69,39 @@ func (s *Scheduler) work(ctx context.Context, g *going) {
 func (s *Scheduler) ended(ctx context.Context, g *going) {
 	s.mu.Lock()
 	delete(s.going, g.claim.Run.ID)
-	waiting := s.queued > 0
+	waiting := s.waiting > 0
 	s.mu.Unlock()
 	if waiting {
 		s.take(context.WithoutCancel(ctx))
 	}
 }
 
-// take starts the runs that wait in the store and may begin.
+// take starts the runs that wait in the store and may begin. If that goes on
+// already, it is done once more after.
 func (s *Scheduler) take(ctx context.Context) {
-	for {
-		s.mu.Lock()
-		open := s.open
-		s.mu.Unlock()
-		if !open {
-			return
-		}
-		c, err := s.memory.Take(ctx, s.self.ID)
-		if !s.works(ctx, err) {
-			return
-		}
-		s.mu.Lock()
-		if c == nil {
-			if len(s.going) == 0 {
-				s.queued = 0
-			}
-			s.mu.Unlock()
-			return
-		}
-		s.queued = max(s.queued-1, 0)
-		s.start(*c)
-		s.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retake = true
+	if s.taking {
+		return
 	}
+	s.taking = true
+	for s.open && s.retake {
+		s.retake = false
+		waiting := s.waiting
+		s.mu.Unlock()
+		c, err := s.memory.Take(ctx, s.self.ID)
+		ok := s.works(ctx, err)
+		s.mu.Lock()
+		switch {
+		case c != nil:
+			s.start(*c)
+			s.retake = true
+		case ok && len(s.going) == 0 && s.waiting == waiting:
+			s.waiting = 0
+		}
+	}
+	s.taking = false
 }
 
 // follow fires the jobs that are to follow a run. That is done before the run is
@@ -121,7 +122,8 @@ func (s *Scheduler) follow(ctx context.Context, g *going) {
 	if len(firings) == 0 {
 		return
 	}
-	for pause := time.Second; !s.fire(ctx, firings); pause = min(2*pause, 10*time.Second) {
+	sure := context.WithoutCancel(ctx) // a run that was cancelled has followers too
+	for pause := time.Second; !s.fire(sure, firings); pause = min(2*pause, 10*time.Second) {
 		if wait(ctx, pause) != nil {
 			return
 		}
@@ -307,13 +309,14 @@ func (s *Scheduler) left(ctx context.Context, g *going) (leftover, error) {
 	if g.claim.Epoch < 2 {
 		return l, nil
 	}
+	sure := context.WithoutCancel(ctx) // one that is cancelled must be ended all the same
 	for pause := time.Second; ; pause = min(2*pause, 10*time.Second) {
-		err := s.reread(ctx, r.ID, &l)
-		if s.works(ctx, err) {
+		if s.works(sure, s.reread(sure, r.ID, &l)) {
 			return l, nil
 		}
-		if err := wait(ctx, pause); err != nil {
-			return l, err
+		_ = wait(ctx, pause)
+		if cause := context.Cause(ctx); errors.Is(cause, ErrShutdown) || errors.Is(cause, ErrFenced) {
+			return l, cause
 		}
 	}
 }
