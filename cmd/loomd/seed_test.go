@@ -107,7 +107,8 @@ func (s *seed) mounts(t *testing.T, node string) int {
 func newSeed(t *testing.T) *seed {
 	t.Helper()
 	s := &seed{dir: t.TempDir(), servers: map[string]*sshd.Server{}}
-	must(t, "sh", "-c", `chmod 755 "$1" && cp -a /etc "$1/etc" && mount --bind "$1/etc" /etc`, "sh", s.dir)
+	must(t, "sh", "-c", `chmod 755 "$1" && cp -a /etc "$1/etc" && mount --bind "$1/etc" /etc &&
+		mkdir -m 700 "$1/state" && mkdir -p /var/lib/loom && mount --bind "$1/state" /var/lib/loom`, "sh", s.dir)
 	for _, user := range []string{"mysql", "staging"} {
 		must(t, "sh", "-c", `id "$1" >/dev/null 2>&1 || useradd -M -d /tmp -s /bin/sh -p '*' "$1"`, "sh", user)
 	}
