@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -336,7 +335,7 @@ func (y *year) live(t *testing.T) *memory.Store {
 }
 
 func (y *year) scheduler(store loom.Store) *loom.Scheduler {
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet := slog.New(slog.DiscardHandler)
 	s := &loom.Scheduler{Store: store, Grace: yearGrace, Log: quiet, Pool: &loom.Pool{Max: 1e6, Log: quiet}}
 	s.LookEvery(6 * time.Hour)
 	m := &loom.Manifest{}

@@ -263,7 +263,7 @@ func (r *resumption) run(ctx context.Context) error {
 			delay = 0
 		case errors.Is(err, shell.ErrClosed):
 			return &lostError{"the connection was closed while the command ran; it goes on without"}
-		case !r.started && !errors.Is(err, ErrLost) && err != nil && !(broken && s.claims.again):
+		case !r.started && !errors.Is(err, ErrLost) && err != nil && (!broken || !s.claims.again):
 			return err
 		case !broken:
 			if silent++; silent >= silentLimit {
