@@ -275,7 +275,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 			s.jumped(was, wall, jump)
 			s.act(ctx, wall)
 		}
-		timer.Reset(s.pause(wall))
+		timer.Reset(s.pause(s.now())) // not wall: to act takes time
 	}
 }
 
