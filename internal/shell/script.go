@@ -20,8 +20,10 @@ func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 // must not be younger than the watcher.
 //
 // Functions: S reads the parents, group and age of a process; F lists what is
-// to be ended, without the watcher w and its own helpers; L is the ladder. The
-// group counts only if m is 1 or if one of its members carries the mark.
+// to be ended, without the watcher w and its own helpers, after a g if there is
+// somebody in the group; L is the ladder. The group counts only if m is 1 or if one
+// of its members carries the mark. Once nobody is left in it, its number may be a
+// stranger's, so E sets m to 0.
 const ladder = `trap "" HUP INT TERM PIPE
 cd /
 ` + ladderFunctions
@@ -29,13 +31,15 @@ cd /
 const ladderFunctions = `S(){ read -r s <"/proc/$1/stat"||return;set -- ${s##*) };shift 19;T=$1;}
 F(){ e=$(grep -l "LOOM_EXEC=$n" /proc/[0-9]*/environ|tr -cd "0-9\n"|tr "\n" " ")
 cat /proc/[0-9]*/stat|awk -v e=" $e" -v g="$g" -v w="$w" -v m="$m" '{i=$1;sub(/.*\) /,"");c[i]=$2;z[i]=$1;if($3==g||$4==g)h[i]=1;if(index(e," "i" ")){k[i]=1;if(i in h)m=1}}
-END{if(m)for(i in h)k[i]=1;x[w]=1;do{d=0;for(i in c){if(!(i in k)&&(c[i] in k)){k[i]=1;d=1}if(!(i in x)&&(c[i] in x)){x[i]=1;d=1}}}while(d)
+END{for(i in h)if(z[i]!="Z"&&z[i]!="X"){printf "g ";break}
+if(m)for(i in h)k[i]=1;x[w]=1;do{d=0;for(i in c){if(!(i in k)&&(c[i] in k)){k[i]=1;d=1}if(!(i in x)&&(c[i] in x)){x[i]=1;d=1}}}while(d)
 for(i in k)if(!(i in x)&&z[i]!="Z"&&z[i]!="X")printf "%s ",i}';}
+E(){ f=$(F);case $f in "g "*)f=${f#g };;*)m=0;;esac;}
 L(){ read -r w s </proc/self/stat
-f=$(F)
-if [ -n "$f" ];then kill -s TERM $f;kill -s CONT $f;elif [ $m = 1 ];then kill -s TERM -- -$g;[ -n "$w" ]||sleep 4;fi
-for i in .1 .1 .2 .4 .8 1 1 1;do [ -n "$f" ]||break;sleep $i||sleep 1;f=$(F);done
-i=0;while [ -n "$f" ]&&[ $i -lt 10 ];do kill -s STOP $f;h=$(F);kill -s KILL $f $h;i=$((i+1));f=$(F);done;}
+mm=$m;E
+if [ -n "$f" ];then kill -s TERM $f;kill -s CONT $f;elif [ $mm = 1 ]&&[ -z "$w" ];then kill -s TERM -- -$g;sleep 4;fi
+for i in .1 .1 .2 .4 .8 1 1 1;do [ -n "$f" ]||break;sleep $i||sleep 1;E;done
+i=0;while [ -n "$f" ]&&[ $i -lt 10 ];do kill -s STOP $f;h=$f;E;kill -s KILL $h $f;i=$((i+1));E;done;}
 `
 
 // watch is the rest of a watcher's text: it waits, looks whether p is still
