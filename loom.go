@@ -272,7 +272,10 @@ func LogEvents(log *slog.Logger) func(Event) {
 		KindStoreBack:   "store is back: ticks are acted on again",
 	}
 	return func(e Event) {
-		ctx, level := context.Background(), slog.LevelInfo
+		ctx, level := context.Background(), e.level()
+		if !log.Enabled(ctx, level) {
+			return
+		}
 		var attrs []slog.Attr
 		if e.Job != "" {
 			attrs = append(attrs, slog.String("job", e.Job))
@@ -283,32 +286,15 @@ func LogEvents(log *slog.Logger) func(Event) {
 		if e.Node != "" {
 			attrs = append(attrs, slog.String("node", e.Node))
 		}
-		switch e.Kind {
-		case KindOutput, KindNodeStarted:
-			level = slog.LevelDebug
-		case KindTickSkipped, KindTickMissed, KindRetry:
-			level = slog.LevelWarn
-		case KindStoreDown:
-			level = slog.LevelError
-		}
-		if !log.Enabled(ctx, level) {
-			return
-		}
 		if e.Stream != "" {
 			attrs = append(attrs, slog.String("stream", string(e.Stream)))
 		}
 		switch {
 		case e.Result != nil:
 			attrs = append(attrs, slog.String("status", string(e.Result.Status)), slog.Duration("took", e.Result.Ended.Sub(e.Result.Started)))
-			if !e.Result.Status.Good() {
-				level = slog.LevelWarn
-			}
 		case e.Kind == KindRunEnded:
 			attrs = append(attrs, slog.String("status", string(e.Ran.Status)), slog.Any("nodes", e.Ran.Counts),
 				slog.Duration("took", e.Ran.Ended.Sub(e.Ran.Started)))
-			if !e.Ran.Status.Good() {
-				level = slog.LevelWarn
-			}
 		case e.Kind == KindRunStarted, e.Kind == KindTickSkipped, e.Kind == KindTickMissed:
 			attrs = append(attrs, slog.Time("due", e.Due))
 		}
@@ -320,4 +306,25 @@ func LogEvents(log *slog.Logger) func(Event) {
 		}
 		log.LogAttrs(ctx, level, words[e.Kind], attrs...) //nolint:sloglint // the words are constants, one for each kind
 	}
+}
+
+// level says how much an event matters in a log.
+func (e *Event) level() slog.Level {
+	switch e.Kind {
+	case KindOutput, KindNodeStarted:
+		return slog.LevelDebug
+	case KindTickSkipped, KindTickMissed, KindRetry:
+		return slog.LevelWarn
+	case KindStoreDown:
+		return slog.LevelError
+	case KindRunEnded:
+		if !e.Ran.Status.Good() {
+			return slog.LevelWarn
+		}
+	case KindNodeEnded:
+		if !e.Result.Status.Good() {
+			return slog.LevelWarn
+		}
+	}
+	return slog.LevelInfo
 }
