@@ -259,6 +259,38 @@ func TestSchedulerIntervalJobsFollowAClockThatGoesBack(t *testing.T) {
 	})
 }
 
+// A slowMemory takes its time to act on ticks.
+type slowMemory struct{ memory }
+
+func (m slowMemory) Fire(ctx context.Context, self string, firings []Firing) ([]Fired, error) {
+	if len(firings) > 0 {
+		time.Sleep(300 * time.Millisecond) //nolint:forbidigo // the fake clock's
+	}
+	return m.memory.Fire(ctx, self, firings)
+}
+
+func TestSchedulerIsNotLateForTheTicksBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var late []time.Duration // the runs come one after another
+		s := &Scheduler{Pool: &Pool{Log: quiet(), Dialer: &bench{}}, Log: quiet()}
+		s.Load(&Manifest{Jobs: []*Job{cronJob(t, "even", "*/2 * * * * *", nil), cronJob(t, "odd", "1-59/2 * * * * *", nil)}})
+		s.memory = slowMemory{s.memory}
+		s.Observe = func(e Event) {
+			if e.Kind == KindRunStarted {
+				late = append(late, e.Time.Sub(e.Due))
+			}
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 10*time.Second+500*time.Millisecond)
+		defer stop()
+		_ = s.Run(ctx)
+		_ = s.Pool.Close()
+		want := slices.Repeat([]time.Duration{300 * time.Millisecond}, 10)
+		if !slices.Equal(late, want) {
+			t.Errorf("runs were started late by %v, want %v", late, want)
+		}
+	})
+}
+
 func TestSchedulerReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := lasting(cronJob(t, "slow", "5 0 * * *", nil), time.Hour)
