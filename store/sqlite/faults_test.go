@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -312,6 +313,47 @@ func TestLocked(t *testing.T) {
 	}
 	if n := p.count(s); n != 2 {
 		t.Errorf("%d runs, want 2", n)
+	}
+}
+
+// Who could not be heard because the store was down keeps its runs.
+func TestOutageTakesNothingAway(t *testing.T) {
+	p := newPlace(t)
+	const ttl = 200 * time.Millisecond
+	s, err := Options{TTL: ttl, Busy: 20 * time.Millisecond}.Open(t.Context(), p.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close(s)
+	fired, err := s.Fire(t.Context(), "a", []loom.Firing{{Job: "j", Claim: true, Run: loom.Run{ID: fmt.Sprintf("%026d", 1)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := p.other().Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(t.Context(), "BEGIN EXCLUSIVE"); err != nil {
+		t.Fatal(err)
+	}
+	p.down(begin(t.Context(), s, "j", "two"), "locked")
+	for end := time.Now().Add(2 * ttl); time.Now().Before(end); {
+		if _, err := s.Beat(t.Context(), loom.Instance{ID: "a"}); !errors.Is(err, loom.ErrStoreDown) {
+			t.Fatalf("Beat = %v while the file is locked", err)
+		}
+	}
+	if _, err := conn.ExecContext(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"b", "a"} { // the other comes first
+		pulse, err := s.Beat(t.Context(), loom.Instance{ID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id == "a" && !slices.Equal(pulse.Owned, []string{fired[0].Claim.Run.ID}) {
+			t.Errorf("after the outage a owns %q, want its run", pulse.Owned)
+		}
 	}
 }
 

@@ -60,12 +60,15 @@ func (s *Store) hear(self string) {
 	s.instances[self] = time.Now()
 }
 
-// silent reports whether an instance has not been heard of for too long. None of
-// another process is alive: this one has the lock.
+// silent reports whether an instance has not been heard of for too long, while it
+// could have been. None of another process is alive: this one has the lock.
 func (s *Store) silent(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seen, ok := s.instances[id]
+	if s.up.After(seen) {
+		seen = s.up
+	}
 	return !ok || time.Since(seen) > s.ttl()
 }
 
@@ -76,10 +79,10 @@ func (s *Store) ttl() time.Duration { return cmp.Or(s.options.TTL, 10*time.Secon
 // not outlive the process. If the last write has failed, it tries another, so that
 // its success means that the store works.
 func (s *Store) Beat(ctx context.Context, self loom.Instance) (loom.Pulse, error) {
-	s.hear(self.ID)
 	if err := s.live(ctx, self.Leaving); err != nil {
 		return loom.Pulse{}, err
 	}
+	s.hear(self.ID) // only now: to write that may have taken longer than its time to live
 	if self.Leaving {
 		s.mu.Lock()
 		delete(s.instances, self.ID)

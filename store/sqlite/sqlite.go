@@ -63,6 +63,7 @@ type Store struct {
 	mu        sync.Mutex
 	instances map[string]time.Time // when each was last heard of, by the monotonic clock
 	lived     time.Time            // when it was last written that one was alive
+	up        time.Time            // when the first write after a failed one succeeded, the last time
 }
 
 var (

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/dustinlacewell/loom"
 )
@@ -35,8 +36,13 @@ const (
 // outcome is known. do may be called several times.
 func (s *Store) write(ctx context.Context, do func(*tx) error) error {
 	err := s.request(ctx, do)
-	if err == nil || errors.Is(err, loom.ErrStoreDown) {
-		s.failing.Store(err != nil)
+	switch {
+	case errors.Is(err, loom.ErrStoreDown):
+		s.failing.Store(true)
+	case err == nil && s.failing.CompareAndSwap(true, false):
+		s.mu.Lock()
+		s.up = time.Now() // nobody could be heard until now
+		s.mu.Unlock()
 	}
 	return err
 }
