@@ -175,7 +175,7 @@ func (y *year) when(i int, j *yearJob) {
 		j.job.Disabled, j.exprs = true, []string{"@hourly"}
 	case kind == 35:
 		j.reboot = true
-		j.lasts = min(j.lasts, time.Minute)
+		j.lasts = min(j.lasts, time.Minute+123457*time.Nanosecond) // not to end when a session does
 	case kind < 38:
 		j.job.At = y.some()
 		if r.IntN(2) == 0 {
