@@ -1,6 +1,7 @@
 package loom
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,7 +108,7 @@ func (p *Pool) run(ctx context.Context, j *Job, r Run, left leftover, emit func(
 		rest = rest[size:]
 	}
 
-	w.run.Ended = time.Now()
+	w.run.Ended = cmp.Or(w.last, time.Now()) // whoever takes the events may have taken long
 	w.run.Status = w.status()
 	w.event(Event{Kind: KindRunEnded, Ran: w.record()})
 	return errors.Join(w.errs...)
@@ -130,6 +131,7 @@ type work struct {
 	mu     sync.Mutex
 	counts map[Status]int
 	errs   []error
+	last   time.Time // when the last node ended
 }
 
 // batch does the job on some nodes at once, and returns when it has ended on
@@ -327,6 +329,9 @@ func (w *work) end(n *Node, r *Result) {
 	if !r.Status.Good() {
 		w.errs = append(w.errs, &NodeError{Job: w.job.Name, Node: n.Name, Status: r.Status, Err: r.Err})
 	}
+	if r.Ended.After(w.last) {
+		w.last = r.Ended
+	}
 	w.mu.Unlock()
 	w.event(Event{Kind: KindNodeEnded, Node: n.Name, Time: r.Ended, Text: r.Reason, Result: r})
 }
@@ -349,6 +354,9 @@ type attempt struct {
 // apply does the work in a goroutine of its own, so that a task that doesn't
 // heed its context can be left behind.
 func (a *attempt) apply(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // whoever takes the events may not know yet that the node was begun
+	}
 	done := make(chan error, 1)
 	go func() {
 		defer func() {

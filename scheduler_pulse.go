@@ -1,6 +1,7 @@
 package loom
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -14,6 +15,7 @@ type pulse struct {
 	alone bool          // nobody else can take our work
 	last  time.Time     // the last that the store has answered
 	stray map[string]bool
+	idle  map[string]time.Time // runs that the store thinks are ours and nobody works on, and since when
 }
 
 // soon has the next beat come at once.
@@ -50,7 +52,48 @@ func (s *Scheduler) beat(ctx context.Context) {
 			continue
 		}
 		s.heard(p)
+		s.giveBack(ctx, p)
 		s.take(ctx)
+	}
+}
+
+// giveBack puts runs back into the queue that the store thinks are ours, though
+// nobody works on them: its answer to Take was lost, or it could not be told how
+// they ended. Those that were begun or ended just now look like that too, so only
+// what does for the store's time to live is put back.
+func (s *Scheduler) giveBack(ctx context.Context, p Pulse) {
+	var back []string
+	s.mu.Lock()
+	was, now := s.pulse.idle, time.Now()
+	s.pulse.idle = map[string]time.Time{}
+	for _, id := range p.Owned {
+		if s.going[id] != nil {
+			continue
+		}
+		since := cmp.Or(was[id], now)
+		s.pulse.idle[id] = since
+		if now.Sub(since) > p.TTL {
+			back = append(back, id)
+		}
+	}
+	s.mu.Unlock()
+	if s.Store == nil || p.TTL == 0 {
+		return
+	}
+	for _, id := range back {
+		runs, err := s.Store.Runs(ctx, RunQuery{ID: id, Limit: 1})
+		if !s.works(ctx, err) || len(runs) == 0 {
+			return
+		}
+		r := runs[0]
+		fired, err := s.memory.Fire(ctx, s.self.ID, []Firing{{Job: r.Job, Run: r, Claim: true}}) // to learn our claim's epoch
+		if !s.works(ctx, err) {
+			return
+		}
+		if c := fired[0].Claim; c.Run.ID == id && c.Epoch > 0 {
+			s.log().Warn("run is ours and nobody works on it: it waits to be taken again", "job", r.Job, "run", id)
+			s.works(ctx, s.memory.Finish(ctx, c, Run{Status: StatusQueued}, nil))
+		}
 	}
 }
 

@@ -300,10 +300,11 @@ func (s *Scheduler) left(ctx context.Context, g *going) (leftover, error) {
 	gap := s.gap
 	s.mu.Unlock()
 	r := g.claim.Run
-	if g.job != nil && gap.all && !r.Due.After(gap.to) && s.Store != nil {
-		m := g.job.Missed
-		if age := s.now().Sub(cmp.Or(r.Queued, r.Due)); m.Within > 0 && age > m.Within && r.Trigger != TriggerManual {
-			l.late = fmt.Errorf("%w: not begun: %v, and it was due more than %v before", ErrCancelled, gap, m.Within)
+	queued := cmp.Or(r.Queued, r.Due)
+	if g.job != nil && gap.all && queued.Before(gap.to.Truncate(time.Millisecond)) && s.Store != nil {
+		within := g.job.Missed.Within
+		if within > 0 && s.now().Sub(queued) > within && r.Trigger != TriggerManual {
+			l.late = fmt.Errorf("%w: not begun: %v, and it was due more than %v before", ErrCancelled, gap, within)
 		}
 	}
 	if g.claim.Epoch < 2 {
