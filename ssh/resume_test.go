@@ -44,7 +44,7 @@ type record struct {
 // lineOf is where a shell says a mistake is, which depends on what is before it.
 var lineOf = regexp.MustCompile(`sh: [0-9]+:`)
 
-func outcome(exec func(context.Context, loom.Command) error, t *testing.T, c loom.Command) record {
+func outcome(t *testing.T, exec func(context.Context, loom.Command) error, c loom.Command) record {
 	t.Helper()
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errs
@@ -116,11 +116,11 @@ func TestClaimedIsLikePlain(t *testing.T) {
 						_, _ = r.Seek(0, 0)
 					}
 				}
-				want := outcome(c.Exec, t, cmd)
+				want := outcome(t, c.Exec, cmd)
 				for k := range 2 {
 					rewind()
 					session := claiming(c, fmt.Sprintf("like-%d-%d", os.Getpid(), i))
-					if got := outcome(session.Exec, t, cmd); got != want {
+					if got := outcome(t, session.Exec, cmd); got != want {
 						t.Errorf("%.60q, time %d:\n got %.300q\nwant %.300q", cmd.Text, k+1, fmt.Sprint(got), fmt.Sprint(want))
 					}
 					if k == 1 {
@@ -220,7 +220,7 @@ func TestClaimOutlivesLoom(t *testing.T) {
 		c := dial(t, dialer(t, s.KnownHosts), node(s, me()))
 		wg.Go(func() {
 			want := record{Out: wanted("line", 200), Err: wanted("side", 200), Code: 5}
-			if got := outcome(claiming(c, name).Exec, t, cmd); got != want {
+			if got := outcome(t, claiming(c, name).Exec, cmd); got != want {
 				t.Errorf("got %.200q", fmt.Sprint(got))
 			}
 		})
@@ -235,12 +235,12 @@ func TestClaimOutlivesLoom(t *testing.T) {
 		t.Errorf("the spool: %v, %v", info.Mode(), err)
 	}
 	session := claiming(c, name)
-	other := outcome(session.Exec, t, loom.Command{Text: "another command"})
+	other := outcome(t, session.Exec, loom.Command{Text: "another command"})
 	if !strings.Contains(other.Error, "another command") {
 		t.Errorf("another command under the same claim: %v", other)
 	}
 	session = claiming(c, name)
-	_ = outcome(session.Exec, t, cmd)
+	_ = outcome(t, session.Exec, cmd)
 	if err := session.Acknowledge(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -367,7 +367,7 @@ func TestClaimSpool(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := dial(t, dialer(t, s.KnownHosts), node(s, u.Username))
-			got := outcome(claiming(c, "spool").Exec, t, loom.Command{Text: "echo ran"})
+			got := outcome(t, claiming(c, "spool").Exec, loom.Command{Text: "echo ran"})
 			if got.Out != "" || !strings.Contains(got.Error, tt.says) {
 				t.Errorf("got %v", got)
 			}
@@ -385,7 +385,7 @@ func TestClaimOutput(t *testing.T) {
 	cmd := loom.Command{Text: fmt.Sprintf("echo first; head -c %d /dev/zero; echo last", size)}
 	c := dial(t, dialer(t, s.KnownHosts), node(s, me()))
 	session := claiming(c, name)
-	got := outcome(session.Exec, t, cmd)
+	got := outcome(t, session.Exec, cmd)
 	if len(got.Out) != size+len("first\nlast\n") || got.Error != "" {
 		t.Errorf("who listens got %d bytes, %s", len(got.Out), got.Error)
 	}
@@ -399,7 +399,7 @@ func TestClaimOutput(t *testing.T) {
 	if kept > 40<<20 {
 		t.Errorf("the node keeps %d bytes", kept)
 	}
-	again := outcome(claiming(c, name).Exec, t, cmd)
+	again := outcome(t, claiming(c, name).Exec, cmd)
 	if !strings.HasPrefix(again.Out, "first\n") || !strings.HasSuffix(again.Out, "last\n") ||
 		!strings.Contains(again.Out, "bytes of output were not kept on the node]\n") || len(again.Out) > 40<<20 {
 		t.Errorf("who comes later got %d bytes, %s", len(again.Out), again.Error)
