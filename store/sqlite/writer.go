@@ -48,6 +48,9 @@ func (s *Store) write(ctx context.Context, do func(*tx) error) error {
 }
 
 func (s *Store) request(ctx context.Context, do func(*tx) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // select picks any of those that are ready
+	}
 	r := &request{do: do, done: make(chan error, 1)}
 	select {
 	case <-s.closing:
