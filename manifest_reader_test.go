@@ -306,8 +306,15 @@ func TestManifestReaderSeesOneSideOfASwap(t *testing.T) {
 		}
 	}()
 	r := &ManifestReader{File: filepath.Join(dir, "loom.yaml"), Tasks: testTasks()}
-	for range 30 {
+	for i := range 31 {
+		if i == 30 { // nothing changes any more
+			stop()
+			<-done
+		}
 		m, err := r.Read(t.Context())
+		if err != nil && i < 30 && strings.Contains(err.Error(), "the files keep changing") {
+			continue // a machine that is too busy to read them in a rest
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -319,6 +326,4 @@ func TestManifestReaderSeesOneSideOfASwap(t *testing.T) {
 			t.Errorf("%d jobs of %v, want 20 of one side", len(m.Jobs), owners)
 		}
 	}
-	stop()
-	<-done
 }
