@@ -292,6 +292,7 @@ func TestManifestReaderSeesOneSideOfASwap(t *testing.T) {
 		}
 	}
 	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
