@@ -8,9 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"reflect"
 	"strings"
 	"time"
+
+	"github.com/dustinlacewell/loom/internal/shell"
 )
 
 // A Session is one task at work on one node. Loom and tests make one; a task
@@ -85,7 +86,7 @@ func (s *Session) Exec(ctx context.Context, c Command) error {
 	}
 
 	end := &tail{next: c.Stderr, most: 4 << 10}
-	if same(c.Stdout, c.Stderr) {
+	if shell.Same(c.Stdout, c.Stderr) {
 		c.Stdout = end // they must stay the same writer
 	}
 	c.Stderr = end
@@ -160,12 +161,6 @@ func join(cmd string, words []string) string {
 		b.WriteString(Quote(w))
 	}
 	return b.String()
-}
-
-// same reports whether two writers are one. Writers that can't be compared are
-// not.
-func same(a, b io.Writer) bool {
-	return a != nil && b != nil && reflect.TypeOf(a).Comparable() && a == b
 }
 
 // A tail passes on what is written and remembers the end of it.

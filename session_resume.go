@@ -179,7 +179,7 @@ func (s *Session) resume(ctx context.Context, c Command) error {
 		Name:  s.Claim + "-" + strconv.Itoa(s.claims.next()),
 		Nonce: strings.ToLower(rand.Text()),
 		Command: shell.Command{Text: c.Text, Shell: c.Shell, Dir: c.Dir, Env: c.Env,
-			Merged: same(c.Stdout, c.Stderr)},
+			Merged: shell.Same(c.Stdout, c.Stderr)},
 	}}
 	if c.Stdin != nil {
 		data, err := readInput(ctx, c.Stdin)

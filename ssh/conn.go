@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -57,13 +56,9 @@ func (c *conn) Exec(ctx context.Context, cmd loom.Command) error {
 		return err
 	}
 	sc := shell.Command{Text: cmd.Text, Shell: cmd.Shell, Dir: cmd.Dir, Env: cmd.Env,
-		Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr, Peer: &c.peer}
+		Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr, Merged: shell.Same(cmd.Stdout, cmd.Stderr), Peer: &c.peer}
 	if cmd.User != "" && cmd.User != login {
 		sc.User, sc.Password = cmd.User, string(cmd.Password)
-	}
-	if cmd.Stdout != nil && cmd.Stderr != nil {
-		a, b := reflect.TypeOf(cmd.Stdout), reflect.TypeOf(cmd.Stderr)
-		sc.Merged = a == b && a.Comparable() && cmd.Stdout == cmd.Stderr
 	}
 	x := &execution{conn: c, cmd: &sc}
 	defer x.done()

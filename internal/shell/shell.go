@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,12 @@ type Command struct {
 	Merged         bool      // Stdout and Stderr are one writer
 
 	Peer *Peer // nil: nothing is known of the other side
+}
+
+// Same reports whether two writers are one, for Merged. Writers that can't be
+// compared are not.
+func Same(a, b io.Writer) bool {
+	return a != nil && b != nil && reflect.TypeOf(a).Comparable() && a == b
 }
 
 // A Peer remembers what commands have told about the other side. The zero Peer
