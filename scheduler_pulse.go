@@ -119,16 +119,16 @@ func (s *Scheduler) heard(p Pulse) {
 			g.cancel(fmt.Errorf("%w: %s", ErrCancelled, why))
 		}
 	}
+	was := s.pulse.stray
+	s.pulse.stray = map[string]bool{} // not ours, or only just begun or ended: the next beat tells
 	for id, g := range s.going {
-		if !slices.Contains(p.Owned, id) && s.pulse.stray[id] {
+		if slices.Contains(p.Owned, id) {
+			continue
+		}
+		s.pulse.stray[id] = true
+		if was[id] {
 			s.log().Error("run was given to another instance, since this one was silent: it ends here", "job", g.claim.Run.Job, "run", id)
 			g.cancel(ErrFenced)
-		}
-	}
-	s.pulse.stray = map[string]bool{} // not ours, or only just begun or ended: the next beat tells
-	for id := range s.going {
-		if !slices.Contains(p.Owned, id) {
-			s.pulse.stray[id] = true
 		}
 	}
 }
