@@ -30,7 +30,6 @@ type recorder struct {
 	mu      sync.Mutex
 	nodes   map[string]*nodeOutput
 	waiting []Event
-	size    int64         // bytes of output among them
 	added   int           // events so far
 	written int           // how many of them are in the store
 	moved   chan struct{} // closed when written grows, or nothing more will be
@@ -117,7 +116,7 @@ func (r *recorder) output(e Event) {
 	if p.full {
 		return
 	}
-	size := int64(len(e.Text)) + 1
+	size := outputSize(e)
 	if p.full = p.bytes+size > r.half; p.full {
 		return
 	}
@@ -133,12 +132,10 @@ func (r *recorder) line(p *nodeOutput, e Event) {
 	if r.s.Store == nil {
 		return
 	}
-	size := int64(len(e.Text)) + 1
-	if !r.s.room(size) {
+	if !r.s.room(outputSize(e)) {
 		p.lost++
 		return
 	}
-	r.size += size
 	r.push(e)
 }
 
@@ -164,8 +161,10 @@ func (r *recorder) rest(e Event) {
 		}
 	}
 	if p.lost > 0 {
-		r.push(Event{Kind: KindOutput, Node: e.Node, Time: e.Time, Stream: Log,
-			Text: fmt.Sprintf("[%d lines of output not recorded: the store was down]", p.lost)})
+		marker := Event{Kind: KindOutput, Node: e.Node, Time: e.Time, Stream: Log,
+			Text: fmt.Sprintf("[%d lines of output not recorded: the store was down]", p.lost)}
+		r.s.unwritten.Add(outputSize(marker)) // there is room for that
+		r.push(marker)
 	}
 	delete(r.nodes, e.Node)
 }
@@ -224,10 +223,7 @@ func (r *recorder) some() ([]Event, int64) {
 	defer r.mu.Unlock()
 	var size int64
 	for i, e := range r.waiting {
-		if e.Kind != KindOutput {
-			continue
-		}
-		if size += int64(len(e.Text)) + 1; size > mostRecorded {
+		if size += outputSize(e); size > mostRecorded {
 			return r.waiting[: i+1 : i+1], size
 		}
 	}
@@ -248,18 +244,25 @@ func (r *recorder) wrote(n int, size int64, err error) bool {
 		r.run.cancel(fmt.Errorf("%w: %w", ErrCancelled, err))
 	}
 	r.waiting = r.waiting[n:]
-	r.size -= size
-	r.s.room(-size)
+	r.s.unwritten.Add(-size)
 	r.written += n
 	close(r.moved)
 	r.moved = make(chan struct{})
 	return true
 }
 
+// outputSize is how many bytes of output are in an event.
+func outputSize(e Event) int64 {
+	if e.Kind != KindOutput {
+		return 0
+	}
+	return int64(len(e.Text)) + 1
+}
+
 // room reports whether so many more bytes of output may wait for the store, and
 // counts them.
 func (s *Scheduler) room(size int64) bool {
-	if now := s.unwritten.Add(size); size > 0 && now > mostUnwritten {
+	if s.unwritten.Add(size) > mostUnwritten {
 		s.unwritten.Add(-size)
 		return false
 	}
@@ -321,6 +324,15 @@ func (r *recorder) abandon(ctx context.Context, left leftover) {
 // lostReason says of a result that was begun and has no end what is known.
 func lostReason(was Result) string {
 	return fmt.Sprintf("loom ended while it ran here, begun at %s, and nobody knows how it went on; it is not run again by itself", clockTime(was.Started))
+}
+
+// drop ends the writing, and lets go of what could not be written.
+func (r *recorder) drop() {
+	r.close()
+	for _, e := range r.waiting {
+		r.s.unwritten.Add(-outputSize(e))
+	}
+	r.waiting = nil
 }
 
 // close ends the writing. What waits stays.

@@ -42,7 +42,7 @@ func (s *Scheduler) start(c Claim) {
 // work does a run, or what is left of it, and has the store know how it ended.
 func (s *Scheduler) work(ctx context.Context, g *going) {
 	rec := newRecorder(s, g)
-	defer rec.close()
+	defer rec.drop()
 	left, err := s.left(ctx, g)
 	if err != nil {
 		return // it is another's, or the next Loom's
