@@ -251,7 +251,7 @@ func (r *jobReader) dubious(key string) bool {
 func (r *jobReader) blackout(b *blackoutSpec) (Blackout, bool) {
 	if b.Schedule != nil {
 		s := r.schedule(b.Schedule, r.job.Timezone)
-		if s != nil && firesAtStart(s) {
+		if s != nil && FiresAtStart(s) {
 			r.report(problemAt(b.Schedule.node, "not_during: @reboot is no time at which a window could begin"))
 		}
 		return Blackout{Schedule: s, For: b.For}, s != nil

@@ -119,22 +119,30 @@ func isInterval(s Schedule) bool {
 	return !ok || i.Interval()
 }
 
-// firesAtStart reports whether s is, or holds, "@reboot".
-func firesAtStart(s Schedule) bool {
+// FiresAtStart reports whether s is, or holds, "@reboot": it is due when Loom
+// starts.
+func FiresAtStart(s Schedule) bool {
 	switch s := s.(type) {
 	case Schedules:
-		return slices.ContainsFunc(s, firesAtStart)
+		return slices.ContainsFunc(s, FiresAtStart)
 	case interface{ Reboot() bool }:
 		return s.Reboot()
 	}
 	return false
 }
 
-// when returns all that makes the job due by time, or nil.
+// when returns what fires the job by time, or nil.
 func (j *Job) when() Schedule {
-	switch {
-	case j.Disabled:
+	if j.Disabled {
 		return nil
+	}
+	return j.Times()
+}
+
+// Times returns all that makes the job due by time, also if it is disabled: its
+// Schedule and its At. It is nil if there is neither.
+func (j *Job) Times() Schedule {
+	switch {
 	case j.At.IsZero():
 		return j.Schedule
 	case j.Schedule == nil:

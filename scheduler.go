@@ -311,7 +311,7 @@ func (s *Scheduler) arrive(ctx context.Context, now time.Time) bool {
 	s.mu.Lock()
 	var firings []Firing
 	for name, e := range s.jobs {
-		if e.when != nil && firesAtStart(e.when) {
+		if e.when != nil && FiresAtStart(e.when) {
 			f := Firing{Job: name, Overlap: e.job.Overlap, Claim: true, Run: s.newRun(e.job, now, TriggerSchedule)}
 			if cmp.Or(f.Overlap, OverlapSkip) == OverlapSkip {
 				f.Overlap = OverlapQueue // what the last Loom has left is no reason not to run

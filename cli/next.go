@@ -232,7 +232,7 @@ func (p *Program) nextTable(ticks []foreseen, jobs []*loom.Job, now time.Time, s
 
 // never says why a job has no ticks, or returns "".
 func never(j *loom.Job, now time.Time) string {
-	s := why.Times(j)
+	s := j.Times()
 	switch {
 	case j.Disabled:
 		return "disabled, so its schedule does not fire it"
@@ -240,7 +240,7 @@ func never(j *loom.Job, now time.Time) string {
 		return "no times of its own: it runs after other jobs"
 	case s == nil:
 		return "runs only by hand"
-	case why.AtStart(s) && s.Next(now).IsZero():
+	case loom.FiresAtStart(s) && s.Next(now).IsZero():
 		return "runs when the daemon starts"
 	case s.Next(now).IsZero():
 		return "is over: it will not run again"
@@ -260,14 +260,14 @@ type Tick struct {
 func Upcoming(jobs []*loom.Job, after, end time.Time, n int) []Tick {
 	var due ticks
 	push := func(j *loom.Job, after time.Time) {
-		next := why.Times(j).Next(after)
+		next := j.Times().Next(after)
 		if next.IsZero() || !next.After(after) || !end.IsZero() && !next.Before(end) {
 			return
 		}
 		heap.Push(&due, Tick{Job: j, Time: next})
 	}
 	for _, j := range jobs {
-		if !j.Disabled && why.Times(j) != nil {
+		if !j.Disabled && j.Times() != nil {
 			push(j, after)
 		}
 	}
@@ -275,7 +275,7 @@ func Upcoming(jobs []*loom.Job, after, end time.Time, n int) []Tick {
 	for len(due) > 0 && len(all) < n {
 		t := heap.Pop(&due).(Tick)
 		push(t.Job, t.Time)
-		t.Note = loom.Explain(why.Times(t.Job), t.Time)
+		t.Note = loom.Explain(t.Job.Times(), t.Time)
 		if t.Job.Timezone != nil {
 			t.Time = t.Time.In(t.Job.Timezone)
 		}

@@ -126,10 +126,10 @@ func (s *standing) late(ctx context.Context, m *memory, manifest *loom.Manifest)
 	}
 	for _, state := range states {
 		j := jobOf(manifest, state.Name)
-		if j == nil || j.Disabled || state.Gone || why.Times(j) == nil {
+		if j == nil || j.Disabled || state.Gone || j.Times() == nil {
 			continue
 		}
-		due := why.Times(j).Next(state.LastTick)
+		due := j.Times().Next(state.LastTick)
 		if !due.IsZero() && now.Sub(due.Add(j.Delay())) > tardy {
 			s.Late = append(s.Late, lateJob{Job: j.Name, Due: due.UTC(), Why: "not acted on yet"})
 		}

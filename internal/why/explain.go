@@ -20,7 +20,7 @@ func Explain(f Facts) Answer {
 		a.Due = inZone(f.Job, f.Due)
 	}
 	f.policy(&a)
-	times := Times(f.Job)
+	times := timesOf(f.Job)
 	switch {
 	case f.Due.IsZero() && f.Run != nil:
 		f.untimed(&a)
@@ -401,7 +401,7 @@ func (f *Facts) madeUp() string {
 		return "it counts it as missed and lets it go (missed: skip)"
 	case m.Within > 0 && late > m.Within:
 		return fmt.Sprintf("it counts it as missed, as it was due more than %s before (missed: %s within %s)", Took(m.Within), policy, Took(m.Within))
-	case policy == loom.MissedLatest && !next(Times(f.Job), f.Due).IsZero() && !next(Times(f.Job), f.Due).After(f.Now):
+	case policy == loom.MissedLatest && !next(timesOf(f.Job), f.Due).IsZero() && !next(timesOf(f.Job), f.Due).After(f.Now):
 		return "a later tick makes up for it (missed: latest)"
 	default:
 		return fmt.Sprintf("it makes up for it at once (missed: %s)", policy)
@@ -427,13 +427,13 @@ func (f *Facts) unknown(a *Answer) {
 func (f *Facts) none(a *Answer) {
 	a.Outcome = OutcomeNone
 	j := f.Job
-	times := Times(j)
+	times := timesOf(j)
 	switch {
 	case j == nil && f.State == nil:
 		a.Why = "there is no such job"
 	case j == nil:
 		a.Why = "the job is not in the manifest any more"
-	case AtStart(times) && next(times, f.Due).IsZero():
+	case loom.FiresAtStart(times) && next(times, f.Due).IsZero():
 		a.Why = "the job runs when the daemon starts, and at no other time"
 	case times == nil && len(j.After) > 0:
 		a.Why = "the job has no times of its own: it runs " + f.chain()

@@ -36,7 +36,7 @@ func (s *Source) Tick(ctx context.Context, job string, due time.Time) (Answer, e
 			}
 		}
 	}
-	if f.Job != nil && due.After(s.Now) && fires(Times(f.Job), due) {
+	if f.Job != nil && due.After(s.Now) && fires(timesOf(f.Job), due) {
 		told := s.foretell(&f)
 		f.Foretold = &told
 	}
@@ -86,7 +86,7 @@ func (s *Source) Latest(ctx context.Context, job string) ([]Answer, error) {
 		}
 		return err
 	}
-	last := Previous(Times(f.Job), s.Now.Add(time.Nanosecond))
+	last := Previous(timesOf(f.Job), s.Now.Add(time.Nanosecond))
 	known := false
 	if s.Archive != nil {
 		ticks, err := s.Archive.Ticks(ctx, loom.TickQuery{Job: job, Limit: 1})
@@ -107,7 +107,7 @@ func (s *Source) Latest(ctx context.Context, job string) ([]Answer, error) {
 			return nil, err
 		}
 	}
-	if coming := next(Times(f.Job), s.Now); !coming.IsZero() || len(all) == 0 || Times(f.Job) == nil {
+	if coming := next(timesOf(f.Job), s.Now); !coming.IsZero() || len(all) == 0 || timesOf(f.Job) == nil {
 		a, err := s.Tick(ctx, job, cmp.Or(coming, s.Now))
 		if coming.IsZero() {
 			a.Due = time.Time{} // it is about no moment
@@ -192,7 +192,7 @@ func (s *Source) ledger(ctx context.Context, f *Facts) error {
 	}
 	for _, t := range found {
 		ends := t.Due.Equal(f.Due) || t.Until.Equal(f.Due)
-		if ends || f.Job != nil && fires(Times(f.Job), f.Due) || f.Job == nil {
+		if ends || f.Job != nil && fires(timesOf(f.Job), f.Due) || f.Job == nil {
 			f.Tick = &t
 		}
 	}
@@ -283,7 +283,7 @@ func (f *Forecast) WarmUp(from, to time.Time) {
 	if back := to.Add(-2*f.usual.Took - f.job.Delay() - time.Second); back.After(from) {
 		from = back
 	}
-	times, _ := Between(Times(f.job), from.Add(time.Nanosecond), to, played)
+	times, _ := Between(timesOf(f.job), from.Add(time.Nanosecond), to, played)
 	for _, t := range times {
 		f.Tick(t)
 	}
@@ -295,7 +295,7 @@ func (f *Forecast) WarmUp(from, to time.Time) {
 func (s *Source) Within(ctx context.Context, job string, from, to time.Time, most int) (answers []Answer, more bool, err error) {
 	var times loom.Schedule
 	if s.Jobs != nil {
-		times = Times(s.Jobs(job))
+		times = timesOf(s.Jobs(job))
 	}
 	dues, more := Between(times, from, to, most)
 	if s.Archive != nil {
@@ -333,7 +333,7 @@ func (s *Source) Within(ctx context.Context, job string, from, to time.Time, mos
 func (s *Source) Before(ctx context.Context, job string, at time.Time) (Answer, error) {
 	var last time.Time
 	if s.Jobs != nil {
-		last = Previous(Times(s.Jobs(job)), at.Add(time.Nanosecond))
+		last = Previous(timesOf(s.Jobs(job)), at.Add(time.Nanosecond))
 	}
 	if s.Archive != nil {
 		written, err := s.Archive.Ticks(ctx, loom.TickQuery{Job: job, To: at, Limit: 1})

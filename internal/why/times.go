@@ -2,24 +2,19 @@ package why
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/dustinlacewell/loom"
 )
 
-// Times returns all that makes a job due by time, also if it is disabled, or nil.
-func Times(j *loom.Job) loom.Schedule {
-	switch {
-	case j == nil:
+// timesOf returns all that makes a job due by time, or nil; also of a job that is
+// not in the manifest.
+func timesOf(j *loom.Job) loom.Schedule {
+	if j == nil {
 		return nil
-	case j.At.IsZero():
-		return j.Schedule
-	case j.Schedule == nil:
-		return loom.At(j.At)
 	}
-	return loom.Schedules{j.Schedule, loom.At(j.At)}
+	return j.Times()
 }
 
 // fires reports whether a schedule, which may be nil, fires at t.
@@ -71,17 +66,6 @@ func Between(s loom.Schedule, from, to time.Time, most int) (times []time.Time, 
 	return times, false
 }
 
-// AtStart reports whether a schedule fires when the daemon starts.
-func AtStart(s loom.Schedule) bool {
-	switch s := s.(type) {
-	case loom.Schedules:
-		return slices.ContainsFunc(s, AtStart)
-	case interface{ Reboot() bool }:
-		return s.Reboot()
-	}
-	return false
-}
-
 // scheduleText is a schedule as the manifest has it.
 func scheduleText(j *loom.Job) string {
 	var words []string
@@ -98,7 +82,7 @@ func scheduleText(j *loom.Job) string {
 			words = append(words, fmt.Sprintf("%T", s))
 		}
 	}
-	add(Times(j))
+	add(timesOf(j))
 	text := strings.Join(words, " and ")
 	if j.Timezone != nil && j.Timezone != time.Local {
 		text += " (" + j.Timezone.String() + ")"
