@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustinlacewell/loom/internal/shell"
@@ -235,8 +236,10 @@ type resumption struct {
 	claim    shell.Claim
 	out, err shell.Frames
 
-	started bool     // it was, or may have been
-	last    []string // the frame that says how it ended
+	started bool        // it was, or may have been
+	heard   atomic.Bool // the node has answered over this connection
+	last    []string    // the frame that says how it ended
+	ended   error       // what became of ending it, if that was done while attached
 }
 
 // Between attempts to attach.
@@ -255,10 +258,12 @@ func (r *resumption) run(ctx context.Context) error {
 		err := r.attach(ctx)
 		broken := errors.Is(err, ErrLost) || errors.Is(err, ErrUnreachable)
 		switch {
+		case r.ended != nil && !r.alone():
+			return r.ended
 		case r.last != nil && (r.last[0] != shell.FrameExit || !slices.Contains(r.last, "part")):
 			return r.judge()
 		case ctx.Err() != nil:
-			return r.end(ctx)
+			return r.endLate(ctx)
 		case r.last != nil: // some of the output is still there
 			delay = 0
 		case errors.Is(err, shell.ErrClosed):
@@ -275,10 +280,15 @@ func (r *resumption) run(ctx context.Context) error {
 			delay, silent = firstWait, 0
 		}
 		if wait(ctx, delay) != nil {
-			return r.end(ctx)
+			return r.endLate(ctx)
 		}
 		delay = min(max(2*delay, firstWait), mostWait)
 	}
+}
+
+// alone reports whether the command is known to have ended by itself.
+func (r *resumption) alone() bool {
+	return len(r.last) > 3 && r.last[0] == shell.FrameExit && r.last[3] == "-"
 }
 
 // mute is the error of a node that does not say what became of the command.
@@ -293,16 +303,18 @@ func (r *resumption) mute(err error) error {
 	return &lostError{"the node does not tell what became of the command: " + err.Error()}
 }
 
-// attach starts the command, or follows it, until it or the connection ends.
+// attach starts the command, or follows it, until it or the connection ends. If
+// ctx ends first, it ends the command if it can, and waits for its last words.
 func (r *resumption) attach(ctx context.Context) error {
 	r.last = nil
+	r.heard.Store(false)
 	r.claim.Out, r.claim.Err = r.out.N, r.err.N
 	r.claim.Forget, r.claim.Sweep = nil, false
 	if k := r.session.claims.node; k != nil {
 		r.claim.Forget, r.claim.Sweep = k.take(r.cmd.User)
 	}
 	c := Command{Text: r.claim.Script(), User: r.cmd.User, Password: r.cmd.Password, Stdout: &r.out, Stderr: &r.err}
-	err := r.session.Conn.Exec(ctx, c)
+	err := r.follow(ctx, c)
 	r.out.End()
 	r.err.End()
 	if err != nil && r.session.claims.node != nil && r.last == nil {
@@ -313,11 +325,44 @@ func (r *resumption) attach(ctx context.Context) error {
 	return err
 }
 
+// lastWords is how long a command that was ended may take to say what it said.
+const lastWords = 2 * time.Second
+
+// follow runs an attach script. A server lets go of a session only when its shell
+// has ended, and that one stays as long as the command does. So when ctx ends, the
+// command is ended first, and the session is left then.
+func (r *resumption) follow(ctx context.Context, c Command) error {
+	following, leave := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer leave(nil)
+	over, ending := make(chan struct{}), make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ending)
+		defer func() { leave(context.Cause(ctx)) }()
+		if !r.heard.Load() {
+			return
+		}
+		_, r.ended = r.end(ctx)
+		timer := time.NewTimer(lastWords)
+		defer timer.Stop()
+		select {
+		case <-over:
+		case <-timer.C:
+		}
+	})
+	err := r.session.Conn.Exec(following, c)
+	close(over)
+	if !stop() {
+		<-ending
+	}
+	return err
+}
+
 // frame takes what the attach script says on standard output.
 func (r *resumption) frame(words []string) {
 	if len(words) == 0 {
 		return
 	}
+	r.heard.Store(true)
 	switch words[0] {
 	case shell.FrameNew, shell.FrameOld:
 		r.started = true
@@ -401,11 +446,23 @@ func (r *resumption) exit(words []string) error {
 	return exit
 }
 
-// endWithin is how long the end of a command may take, and what it said last.
+// endWithin is how long the end of a command may take.
 const endWithin = 8 * time.Second
 
-// end ends the command on the node and returns ctx's cause.
-func (r *resumption) end(ctx context.Context) error {
+// endLate is end for a command that nobody is attached to.
+func (r *resumption) endLate(ctx context.Context) error {
+	gone, err := r.end(ctx)
+	if gone {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		defer cancel()
+		_ = r.attach(ctx)
+	}
+	return err
+}
+
+// end ends the command on the node. It returns ctx's cause, with what is left or
+// unknown, and whether the command is gone.
+func (r *resumption) end(ctx context.Context) (bool, error) {
 	cause := context.Cause(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWithin)
 	defer cancel()
@@ -414,12 +471,11 @@ func (r *resumption) end(ctx context.Context) error {
 	left, ok := strings.CutPrefix(strings.TrimSpace(said.String()), "left")
 	switch {
 	case !ok && r.claim.Limit > 0 && err != nil:
-		return fmt.Errorf("%w; the node could not be told to end the command (%w), and ends it by itself", cause, err)
+		return false, fmt.Errorf("%w; the node could not be told to end the command (%w), and ends it by itself", cause, err)
 	case !ok:
-		return &shell.SurvivorError{Cause: cause}
+		return false, &shell.SurvivorError{Cause: cause}
 	case strings.TrimSpace(left) != "":
-		return &shell.SurvivorError{Cause: cause, PIDs: strings.TrimSpace(left)}
+		return false, &shell.SurvivorError{Cause: cause, PIDs: strings.TrimSpace(left)}
 	}
-	_ = r.attach(ctx) // for its last words
-	return cause
+	return true, cause
 }

@@ -238,6 +238,7 @@ q=1;[ $x -lt 10 ]||q=5;[ $l = 0 ]||[ $((x+q)) -le $l ]||q=$((l-x))
 sleep $q&
 s=$!;wait $s;x=$((x+q))
 [ ! -e "$C.x" ]||exit
+[ $l != 0 ]||(read -r q p e x <"$C.c"&&I $p $e)||exit
 if [ -e "$C.r" ];then
 b=$(ls -ln "$C".[oe].*)
 if [ "$b" = "$z" ];then read -r q p e <"$C.c";kill -s KILL $(B dd);fi
