@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -104,6 +105,7 @@ func TestClaimedIsLikePlain(t *testing.T) {
 		{"sudo with password", asked, "root", "open sesame"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			c := dial(t, dialer(t, s.KnownHosts), node(s, tt.login))
 			list := commands
 			if tt.name != "dash" {
@@ -111,26 +113,36 @@ func TestClaimedIsLikePlain(t *testing.T) {
 			}
 			for i, cmd := range list {
 				cmd.User, cmd.Password = tt.user, tt.password
-				rewind := func() {
-					if r, ok := cmd.Stdin.(*strings.Reader); ok {
-						_, _ = r.Seek(0, 0)
-					}
-				}
-				want := outcome(t, c.Exec, cmd)
-				for k := range 2 {
-					rewind()
-					session := claiming(c, fmt.Sprintf("like-%d-%d", os.Getpid(), i))
-					if got := outcome(t, session.Exec, cmd); got != want {
-						t.Errorf("%.60q, time %d:\n got %.300q\nwant %.300q", cmd.Text, k+1, fmt.Sprint(got), fmt.Sprint(want))
-					}
-					if k == 1 {
-						if err := session.Acknowledge(t.Context()); err != nil {
-							t.Error(err)
-						}
-					}
-				}
+				likePlain(t, c, cmd, fmt.Sprintf("like-%s-%d-%d", tt.login, os.Getpid(), i))
 			}
 		})
+	}
+}
+
+func likePlain(t *testing.T, c loom.Conn, cmd loom.Command, name string) {
+	t.Helper()
+	input, fed := cmd.Stdin.(*strings.Reader)
+	size := int64(0)
+	if fed {
+		size = input.Size()
+	}
+	renew := func() { // each reader is used by one at a time
+		if fed {
+			cmd.Stdin = io.NewSectionReader(input, 0, size)
+		}
+	}
+	renew()
+	want := outcome(t, c.Exec, cmd)
+	var session *loom.Session
+	for k := range 2 {
+		renew()
+		session = claiming(c, name)
+		if got := outcome(t, session.Exec, cmd); got != want {
+			t.Errorf("%.60q, time %d:\n got %.300q\nwant %.300q", cmd.Text, k+1, fmt.Sprint(got), fmt.Sprint(want))
+		}
+	}
+	if err := session.Acknowledge(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -179,11 +191,11 @@ func TestClaimOutlivesLink(t *testing.T) {
 	c := dial(t, d, p.behind(s, me()))
 	note := filepath.Join(os.TempDir(), fmt.Sprintf("loom-note-%d", os.Getpid()))
 	defer func() { _ = os.Remove(note) }()
-	out, errs := &cutter{cut: p.cut, every: 700}, &bytes.Buffer{}
+	out, errs := &cutter{cut: p.cut, every: 500}, &bytes.Buffer{}
 	session := claiming(c, fmt.Sprintf("cuts-%d", os.Getpid()))
-	err := session.Exec(t.Context(), loom.Command{Text: numbers(note, 400), Stdout: out, Stderr: errs})
+	err := session.Exec(t.Context(), loom.Command{Text: numbers(note, 250), Stdout: out, Stderr: errs})
 	exit := (*loom.ExitError)(nil)
-	if !errors.As(err, &exit) || exit.Code != 5 || out.String() != wanted("line", 400) || errs.String() != wanted("side", 400) {
+	if !errors.As(err, &exit) || exit.Code != 5 || out.String() != wanted("line", 250) || errs.String() != wanted("side", 250) {
 		t.Errorf("%v, %d and %d bytes of output", err, out.Len(), errs.Len())
 	}
 	startedOnce(t, note)
@@ -256,53 +268,67 @@ func TestClaimEnds(t *testing.T) {
 	s := sshd.Start(t, sshd.Options{Lines: []string{"MaxSessions 100"}})
 	free := sshd.NewUser(t, "/bin/sh", "").Username
 	sshd.Sudo(t, free, false, "")
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for i, shape := range shapes {
+		login, as := me(), ""
+		if i%2 == 1 {
+			login, as = free, "root"
+		}
 		for _, how := range []string{"cancel", "limit"} {
-			t.Run(how+"/"+shape.name, func(t *testing.T) {
-				t.Parallel()
-				w := word()()
-				login, as := me(), ""
-				if i%2 == 1 {
-					login, as = free, "root"
-				}
-				c := dial(t, dialer(t, s.KnownHosts), node(s, login))
-				up := newWaiter()
-				cmd := loom.Command{Text: "echo up; " + strings.ReplaceAll(shape.text, "WORD", w), Stdout: up, User: as}
-				if strings.Contains(cmd.Text, "while :") {
-					cmd.Shell = "/bin/sh"
-				}
-				why := errors.New("why not")
-				ctx, cancel := context.WithCancelCause(t.Context())
-				defer cancel(nil)
-				if how == "limit" {
-					var stop context.CancelFunc
-					ctx, stop = context.WithTimeout(ctx, 4*time.Second)
-					defer stop()
-				}
-				session := claiming(c, fmt.Sprintf("end-%s-%d-%d", how, os.Getpid(), i))
-				done := make(chan error, 1)
-				go func() { done <- session.Exec(ctx, cmd) }()
-				select {
-				case <-up.came:
-				case err := <-done:
-					t.Fatalf("it ended: %v", err)
-				}
-				if how == "limit" {
-					_ = c.Close()
-					<-done
-					gone(t, w)
-					return
-				}
-				cancel(why)
-				if err := <-done; !errors.Is(err, why) || err.Error() != why.Error() {
-					t.Errorf("error %v, want %v", err, why)
-				}
-				if s := left(t, w); s != "" {
-					t.Errorf("still there when Exec returned:\n%s", s)
-				}
-				_ = session.Acknowledge(t.Context())
+			// Not t.Parallel, which runs only as many as there are processors.
+			wg.Go(func() {
+				t.Run(how+"/"+shape.name, func(t *testing.T) {
+					c := dial(t, dialer(t, s.KnownHosts), node(s, login))
+					endClaimed(t, c, how, loom.Command{Text: shape.text, User: as}, fmt.Sprintf("end-%s-%d-%d", how, os.Getpid(), i))
+				})
 			})
 		}
+	}
+}
+
+func endClaimed(t *testing.T, c loom.Conn, how string, cmd loom.Command, name string) {
+	t.Helper()
+	w, up := word()(), newWaiter()
+	cmd.Text, cmd.Stdout = "echo up; "+strings.ReplaceAll(cmd.Text, "WORD", w), up
+	if strings.Contains(cmd.Text, "while :") {
+		cmd.Shell = "/bin/sh"
+	}
+	why := errors.New("why not")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	if how == "limit" {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, 4*time.Second)
+		defer stop()
+	}
+	session := claiming(c, name)
+	done := make(chan error, 1)
+	go func() { done <- session.Exec(ctx, cmd) }()
+	select {
+	case <-up.came:
+	case err := <-done:
+		t.Fatalf("it ended: %v", err)
+	}
+	if how == "limit" {
+		_ = c.Close()
+		<-done
+		gone(t, w)
+		return
+	}
+	link := c.(*conn).links[0]
+	cancel(why)
+	if err := <-done; !errors.Is(err, why) || err.Error() != why.Error() {
+		t.Errorf("error %v, want %v", err, why)
+	}
+	if s := left(t, w); s != "" {
+		t.Errorf("still there when Exec returned:\n%s", s)
+	}
+	if err := session.Acknowledge(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !link.alive() {
+		t.Errorf("the connection did not outlive the command: %v", link.why)
 	}
 }
 
@@ -380,7 +406,7 @@ func TestClaimSpool(t *testing.T) {
 func TestClaimOutput(t *testing.T) {
 	t.Parallel()
 	s := sshd.Start(t, sshd.Options{})
-	const size = 60 << 20
+	const size = 40 << 20
 	name := fmt.Sprintf("flood-%d", os.Getpid())
 	cmd := loom.Command{Text: fmt.Sprintf("echo first; head -c %d /dev/zero; echo last", size)}
 	c := dial(t, dialer(t, s.KnownHosts), node(s, me()))
@@ -396,12 +422,12 @@ func TestClaimOutput(t *testing.T) {
 			kept += info.Size()
 		}
 	}
-	if kept > 40<<20 {
+	if kept > 32<<20 {
 		t.Errorf("the node keeps %d bytes", kept)
 	}
 	again := outcome(t, claiming(c, name).Exec, cmd)
 	if !strings.HasPrefix(again.Out, "first\n") || !strings.HasSuffix(again.Out, "last\n") ||
-		!strings.Contains(again.Out, "bytes of output were not kept on the node]\n") || len(again.Out) > 40<<20 {
+		!strings.Contains(again.Out, "bytes of output were not kept on the node]\n") || len(again.Out) > 32<<20 {
 		t.Errorf("who comes later got %d bytes, %s", len(again.Out), again.Error)
 	}
 	if err := session.Acknowledge(t.Context()); err != nil {

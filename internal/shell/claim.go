@@ -36,7 +36,8 @@ import (
 // The rest helps: NAME.m tells a signal from an exit status, NAME.vo and NAME.ve
 // say that the first attach did not get everything, NAME.w names the watchdog,
 // NAME.f and NAME.q who follows and how far, and NAME.cut says that some of the
-// output was not kept.
+// output was not kept. The file swept says when old claims were last looked for:
+// many daemons may use a node, and one that crashes knows nothing of it.
 type Claim struct {
 	Name    string // letters, digits, - and _
 	Command Command
@@ -263,10 +264,11 @@ read -r w <"$C.w";kill -s TERM $w
 q=;[ ! -e "$C.vo" ]&&[ ! -e "$C.ve" ]||q=part
 say exit $x $s $z $q;}
 H(){ for x in $a;do rm -f "$D/$x".*;done
-[ -n "$u" ]||exit
+[ -n "$u" ]&&[ -z "$(find "$D/swept" -mmin -360 ! -newer "$C.c")" ]||exit
+: >"$D/swept"
 chmod 700 "$D"
 N(){ read -r w p t x <"$1.c"&&[ ! -e "$1.x" ]&&[ "$w" = "$b" ]&&I $p $t;}
-find "$D" -type f -mtime +7|while read -r q;do q=${q##*/};q=$D/${q%%.*};N "$q"||rm -f "$q".*;done
+find "$D" -type f -mtime +7|sed 's/.*\///;s/\..*//'|sort -u|while read -r q;do q=$D/$q;N "$q"||rm -f "$q".*;done
 ls -lnt "$D"|awk '$9~/\.c$/&&++i>5000{print $9,"all"}{s+=$5}s>536870912&&$9~/\.[oe]\.[0-9]+$/{print $9}'|while read -r q x;do
 w=$D/${q%%.*};[ -e "$w.x" ]||continue
 if [ -n "$x" ];then rm -f "$w".*;else : >"$w.cut";rm -f "$D/$q";fi;done;}
