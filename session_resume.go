@@ -315,8 +315,8 @@ func (r *resumption) attach(ctx context.Context) error {
 	}
 	c := Command{Text: r.claim.Script(), User: r.cmd.User, Password: r.cmd.Password, Stdout: &r.out, Stderr: &r.err}
 	err := r.follow(ctx, c)
-	r.out.End()
-	r.err.End()
+	r.out.End(r.last != nil)
+	r.err.End(r.last != nil)
 	if err != nil && r.session.claims.node != nil && r.last == nil {
 		for _, name := range r.claim.Forget {
 			r.session.claims.node.add([]claimed{{name, r.cmd.User, r.cmd.Password}})

@@ -263,9 +263,10 @@ read -r w <"$C.w";kill -s TERM $w
 [ ! -e "$C.cut" ]||say cut
 q=;[ ! -e "$C.vo" ]&&[ ! -e "$C.ve" ]||q=part
 say exit $x $s $z $q;}
-H(){ for x in $a;do rm -f "$D/$x".*;done
-[ -n "$u" ]&&[ -z "$(find "$D/swept" -mmin -360 ! -newer "$C.c")" ]||exit
-: >"$D/swept"
+H(){ [ -z "$u" ]||[ -z "$(find "$D/swept" -mmin -360 ! -newer "$C.c")" ]||u=
+[ -z "$u" ]||: >"$D/swept"
+for x in $a;do rm -f "$D/$x".*;done
+[ -n "$u" ]||exit
 chmod 700 "$D"
 N(){ read -r w p t x <"$1.c"&&[ ! -e "$1.x" ]&&[ "$w" = "$b" ]&&I $p $t;}
 find "$D" -type f -mtime +7|sed 's/.*\///;s/\..*//'|sort -u|while read -r q;do q=$D/$q;N "$q"||rm -f "$q".*;done
@@ -417,8 +418,15 @@ func (f *Frames) begun(b []byte) int {
 	return 0
 }
 
-// End forgets what may be half a frame, when there is no more to come.
-func (f *Frames) End() { f.held = nil }
+// End says that there is no more to come. If all was said, what looked like the
+// beginning of a nonce was output; else it is printed again to who attaches next.
+// Half a frame is never output.
+func (f *Frames) End(all bool) {
+	if all && !bytes.HasPrefix(f.held, []byte(f.Nonce)) {
+		f.pass(f.held)
+	}
+	f.held = nil
+}
 
 func (f *Frames) pass(b []byte) {
 	f.N += int64(len(b))

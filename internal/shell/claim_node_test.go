@@ -184,9 +184,11 @@ func TestClaimSweep(t *testing.T) {
 
 	// Somebody has just looked; and then that is hours ago, or in the future.
 	put("old-2.x", "0 - - end\n", old)
+	put("swept", "", time.Now().Add(-time.Hour))
+	before := swept(t, dir)
 	attach(t, start, Claim{Name: "second", Sweep: true, Forget: []string{"first"}, Command: Command{Text: "true"}})
 	until(t, func() bool { return !stays("first") })
-	if !stays("old-2") {
+	if !stays("old-2") || !swept(t, dir).Equal(before) {
 		t.Error("swept again at once")
 	}
 	for i, at := range []time.Time{time.Now().Add(-7 * time.Hour), time.Now().Add(time.Hour)} {
@@ -195,6 +197,16 @@ func TestClaimSweep(t *testing.T) {
 		sweep(fmt.Sprintf("later-%d", i))
 		until(t, func() bool { return !stays("old-2") })
 	}
+}
+
+// swept returns when old claims were last looked for.
+func swept(t *testing.T, dir string) time.Time {
+	t.Helper()
+	info, err := os.Stat(filepath.Join(dir, "swept"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime()
 }
 
 // until waits for what a process of another session does.
