@@ -87,21 +87,13 @@ func newCrashes(t *testing.T, bin string, resumable bool) *crashTest {
 	} {
 		fmt.Fprintf(&jobs, "  %s: {task: run, args: [%s], targets: all, timeout: 20s, %s}\n", j.name, command(j.name, j.do), j.keys)
 	}
-	for name, text := range map[string]string{
+	writeFiles(t, c.dir, map[string]string{
 		"loom.yaml": fmt.Sprintf("nodesfile: nodes.yaml\njobspath: jobs\nstate: state\nmax_workers: 30\n"+
 			"ssh: {config: none, known_hosts: %s}\nhistory: {keep_runs: 1000000}\ndefaults: {resumable: %v}\n", node.KnownHosts, resumable),
 		"none":        "",
 		"nodes.yaml":  nodes.String(),
 		"jobs/a.yaml": "jobs:\n" + jobs.String(),
-	} {
-		file := filepath.Join(c.dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 	t.Cleanup(func() {
 		if t.Failed() {
 			text := c.log.Bytes()
@@ -109,6 +101,20 @@ func newCrashes(t *testing.T, bin string, resumable bool) *crashTest {
 		}
 	})
 	return c
+}
+
+// writeFiles writes files below a directory, by their names.
+func writeFiles(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (c *crashTest) start(ctx context.Context, t *testing.T) *exec.Cmd {

@@ -81,21 +81,13 @@ func newEndless(t *testing.T, transport string, resumable bool, size int64) *end
 		known = s.KnownHosts
 		e.spools = append(e.spools, filepath.Join(s.Dir, ".local")) // root's
 	}
-	for name, text := range map[string]string{
+	writeFiles(t, e.dir, map[string]string{
 		"loom.yaml":  fmt.Sprintf("nodesfile: nodes.yaml\njobspath: jobs\nstate: state\nssh: {config: none, known_hosts: %q}\n", known),
 		"none":       "",
 		"nodes.yaml": "node: " + node + "\n",
 		"jobs/a.yaml": fmt.Sprintf("jobs: {talk: {task: run, args: ['echo the first; yes \"%s\" | head -c %d; echo the last'], "+
 			"schedule: '@reboot', targets: node, resumable: %v}}\n", endlessLine, e.size, resumable),
-	} {
-		file := filepath.Join(e.dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 	return e
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"os/user"
 	"path/filepath"
 	"regexp"
@@ -27,21 +26,13 @@ func TestServeOpenSSH(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for name, text := range map[string]string{
+	writeFiles(t, dir, map[string]string{
 		"loom.yaml": fmt.Sprintf("nodesfile: nodes.yaml\njobspath: jobs\nstate: state\nssh: {config: none, known_hosts: %s}\n", node.KnownHosts),
 		"none":      "",
 		"nodes.yaml": fmt.Sprintf("real: {ip: %s, port: %d, user: %s, identity: %s}\n",
 			node.Address, node.Port, me.Username, node.Identity),
 		"jobs/a.yaml": "jobs: {hello: {task: run, args: ['echo hello from $LOOM_NODE'], schedule: '* * * * * *', targets: real}}\n",
-	} {
-		file := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 
 	var log lockedBuffer
 	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)

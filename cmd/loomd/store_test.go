@@ -6,18 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/daemon"
+	"github.com/dustinlacewell/loom/internal/smalldisk"
 	"github.com/dustinlacewell/loom/ssh"
 	"github.com/dustinlacewell/loom/store/sqlite"
 	"github.com/dustinlacewell/loom/tasks"
@@ -75,26 +74,7 @@ func TestStoreFaults(t *testing.T) {
 
 func fillDisk(t *testing.T, file string) func() {
 	t.Helper()
-	filler := filepath.Join(filepath.Dir(file), "filler")
-	f, err := os.Create(filler)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for _, size := range []int{1 << 16, 1 << 10, 1} {
-		for err == nil {
-			_, err = f.Write(make([]byte, size))
-		}
-		if !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-		err = nil
-	}
-	return func() {
-		if err := os.Remove(filler); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return smalldisk.Fill(t, filepath.Dir(file))
 }
 
 func lockStore(t *testing.T, file string) func() {
@@ -150,23 +130,15 @@ func newWorkplace(t *testing.T, small bool) *workplace {
 		t.Fatal(err)
 	}
 	if small {
-		mountSmall(t, w.state)
+		smalldisk.Mount(t, w.state, "4m")
 	}
-	for name, text := range map[string]string{
+	writeFiles(t, w.dir, map[string]string{
 		"loom.yaml":  "nodesfile: nodes.yaml\njobspath: jobs\nstate: s\n",
 		"nodes.yaml": "here: {transport: local}\n",
 		"jobs/a.yaml": fmt.Sprintf("jobs:\n"+
 			"  tick: {task: run, args: ['echo {{.Run}} >>%[1]s/ticks'], schedule: '* * * * * *', targets: here}\n"+
 			"  long: {task: run, args: ['until test -e %[1]s/go; do sleep 0.1; done'], schedule: '@reboot', targets: here}\n", w.dir),
-	} {
-		file := filepath.Join(w.dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	w.cancel = cancel
 	w.wg.Go(func() {
@@ -183,17 +155,6 @@ func newWorkplace(t *testing.T, small bool) *workplace {
 		}
 	})
 	return w
-}
-
-func mountSmall(t *testing.T, dir string) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("NOT TESTED: a full disk needs root, to mount a small file system")
-	}
-	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", dir).CombinedOutput(); err != nil {
-		t.Skipf("NOT TESTED: a full disk needs a mount: %v: %s", err, out)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 }
 
 func (w *workplace) stop(t *testing.T) {

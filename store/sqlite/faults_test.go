@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/smalldisk"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -497,18 +498,8 @@ func TestDeleted(t *testing.T) {
 // mount gives the test a small file system of its own.
 func mount(t *testing.T, size string) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("NOT TESTED: a full disk needs root, to mount a small file system")
-	}
 	dir := t.TempDir()
-	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", dir).CombinedOutput(); err != nil {
-		t.Skipf("NOT TESTED: a full disk needs a mount: %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	smalldisk.Mount(t, dir, size)
 	return dir
 }
 
@@ -518,26 +509,8 @@ func TestFull(t *testing.T) {
 	s := p.open()
 	defer p.close(s)
 	p.fill(s, 5)
-	filler := filepath.Join(dir, "filler")
-	fill := func() {
-		t.Helper()
-		f, err := os.Create(filler)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		for _, size := range []int{1 << 16, 1 << 10, 1} {
-			for err == nil {
-				_, err = f.Write(make([]byte, size))
-			}
-			if !errors.Is(err, syscall.ENOSPC) {
-				t.Fatal(err)
-			}
-			err = nil
-		}
-	}
 	for round := range 3 {
-		fill()
+		free := smalldisk.Fill(t, dir)
 		var err error
 		written := p.count(s)
 		for i := 0; err == nil; i++ { // what is free in the log is used up first
@@ -549,9 +522,7 @@ func TestFull(t *testing.T) {
 		if n := p.count(s); n != written {
 			t.Errorf("%d runs, want the %d that were acknowledged", n, written)
 		}
-		if err := os.Remove(filler); err != nil {
-			t.Fatal(err)
-		}
+		free()
 		if err := begin(t.Context(), s, "j", fmt.Sprint("free ", round)); err != nil {
 			t.Fatalf("after space was freed: %v", err)
 		}
