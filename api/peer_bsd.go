@@ -2,27 +2,13 @@
 
 package api
 
-import (
-	"syscall"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// peerOf asks the kernel who is at the other end of a connection.
-func peerOf(c syscall.Conn) (peer, error) {
-	sc, err := c.SyscallConn()
+// peerUID is the user who is at the other end of a socket (unix(4)).
+func peerUID(fd int) (int, error) {
+	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	if err != nil {
-		return peer{}, err
+		return 0, err
 	}
-	var cred *unix.Xucred
-	var failed error
-	if err := sc.Control(func(fd uintptr) {
-		cred, failed = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
-	}); err != nil {
-		return peer{}, err
-	}
-	if failed != nil {
-		return peer{}, failed
-	}
-	return peer{uid: int(cred.Uid)}, nil
+	return int(cred.Uid), nil
 }

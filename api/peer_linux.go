@@ -1,26 +1,12 @@
 package api
 
-import (
-	"syscall"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// peerOf asks the kernel who is at the other end of a connection.
-func peerOf(c syscall.Conn) (peer, error) {
-	sc, err := c.SyscallConn()
+// peerUID is the user who is at the other end of a socket (unix(7)).
+func peerUID(fd int) (int, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return peer{}, err
+		return 0, err
 	}
-	var cred *unix.Ucred
-	var failed error
-	if err := sc.Control(func(fd uintptr) {
-		cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return peer{}, err
-	}
-	if failed != nil {
-		return peer{}, failed
-	}
-	return peer{uid: int(cred.Uid)}, nil
+	return int(cred.Uid), nil
 }
