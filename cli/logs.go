@@ -47,15 +47,11 @@ sequences in it are made harmless on a terminal, and left as they are elsewhere.
 			return Usage("--stream %s: write %s", *stream, strings.Join(streams, ", "))
 		}
 		ctx := cmd.Context()
-		m, err := p.memory(ctx, *state)
+		m, r, err := p.openRun(ctx, *state, args[0])
 		if err != nil {
 			return err
 		}
 		defer m.close()
-		r, err := p.findRun(ctx, m, args[0])
-		if err != nil {
-			return err
-		}
 		l.out, l.json, l.stream = bufio.NewWriter(p.Stdout), *output == "json", loom.Stream(*stream)
 		l.harmless, l.colour = terminal(p.Stdout) > 0, colourful(p.Stdout)
 		if err := p.logNodes(ctx, m, r, *node, &l); err != nil {

@@ -117,6 +117,20 @@ func (m *memory) who() string {
 	}
 }
 
+// openRun is memory, with the run that it is opened for.
+func (p *Program) openRun(ctx context.Context, state, id string) (*memory, loom.Run, error) {
+	m, err := p.memory(ctx, state)
+	if err != nil {
+		return nil, loom.Run{}, err
+	}
+	r, err := p.findRun(ctx, m, id)
+	if err != nil {
+		m.close()
+		return nil, loom.Run{}, err
+	}
+	return m, r, nil
+}
+
 // findRun returns the run whose ID begins with id.
 func (p *Program) findRun(ctx context.Context, store loom.Archive, id string) (loom.Run, error) {
 	const shown = 10

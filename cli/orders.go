@@ -39,15 +39,11 @@ begun never will. RUN is an ID, or the beginning of one.`,
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		m, err := p.memory(ctx, *state)
+		m, r, err := p.openRun(ctx, *state, args[0])
 		if err != nil {
 			return err
 		}
 		defer m.close()
-		r, err := p.findRun(ctx, m, args[0])
-		if err != nil {
-			return err
-		}
 		if r.Status.Ended() {
 			return &Error{Code: ExitFailed, Err: fmt.Errorf("run %s of job %s can't be cancelled: it ended %s at %s", r.ID, r.Job, r.Status, stamp(r.Ended))}
 		}

@@ -31,15 +31,11 @@ beginning of one.`,
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		m, err := p.memory(ctx, *state)
+		m, r, err := p.openRun(ctx, *state, args[0])
 		if err != nil {
 			return err
 		}
 		defer m.close()
-		r, err := p.findRun(ctx, m, args[0])
-		if err != nil {
-			return err
-		}
 		results, err := m.Results(ctx, loom.ResultQuery{Runs: []string{r.ID}})
 		if err != nil {
 			return err

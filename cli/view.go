@@ -10,6 +10,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/internal/bind"
+	"github.com/dustinlacewell/loom/internal/why"
 )
 
 // A view shows a run while it goes on, and what came of it.
@@ -212,13 +213,11 @@ func (v *view) total() string {
 	return fmt.Sprintf("%s in %s: %s", count(len(v.targets), "node"), took(time.Since(v.began)), strings.Join(parts, ", "))
 }
 
-// took is a duration for people.
+// took is a duration for people who have waited: why.Took, but to the second
+// however long it is.
 func took(d time.Duration) string {
-	switch {
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < time.Minute:
-		return d.Round(100 * time.Millisecond).String()
+	if d < time.Hour {
+		return why.Took(d)
 	}
 	return bind.FormatDuration(d.Round(time.Second))
 }
