@@ -119,13 +119,7 @@ func (k *spools) add(all []claimed) {
 func (k *spools) take(user string) (names []string, sweep bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.forget = slices.DeleteFunc(k.forget, func(c claimed) bool {
-		if c.user != user || len(names) >= forgetAtOnce {
-			return false
-		}
-		names = append(names, c.name)
-		return true
-	})
+	names, k.forget = ofUser(k.forget, user)
 	if at, ok := k.swept[user]; !ok || time.Since(at) > sweepEvery {
 		if k.swept == nil {
 			k.swept = map[string]time.Time{}
@@ -134,6 +128,18 @@ func (k *spools) take(user string) (names []string, sweep bool) {
 		sweep = true
 	}
 	return names, sweep
+}
+
+// ofUser takes claims of one user out of others, as many as one command deletes.
+func ofUser(all []claimed, user string) (names []string, rest []claimed) {
+	rest = slices.DeleteFunc(all, func(c claimed) bool {
+		if c.user != user || len(names) >= forgetAtOnce {
+			return false
+		}
+		names = append(names, c.name)
+		return true
+	})
+	return names, rest
 }
 
 // flush deletes all that is to be deleted.
@@ -151,13 +157,7 @@ func forget(ctx context.Context, conn Conn, all []claimed) error {
 	for len(all) > 0 {
 		first := all[0]
 		var names []string
-		all = slices.DeleteFunc(slices.Clone(all), func(c claimed) bool {
-			if c.user != first.user || len(names) >= forgetAtOnce {
-				return false
-			}
-			names = append(names, c.name)
-			return true
-		})
+		names, all = ofUser(all, first.user)
 		if err := conn.Exec(ctx, Command{Text: shell.Forget(names), User: first.user, Password: first.password}); err != nil {
 			errs = append(errs, fmt.Errorf("delete what the node keeps of claims: %w", err))
 		}
