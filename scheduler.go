@@ -253,7 +253,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 		}
 	}
 	wall, steady := read()
-	ready := false // the store has answered once
+	began, ready := wall, false // ready: the store has answered once
 	for {
 		select {
 		case <-ctx.Done():
@@ -269,7 +269,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 		s.mu.Unlock()
 
 		if !ready {
-			ready = s.arrive(ctx, wall)
+			ready = s.arrive(ctx, began, wall)
 		}
 		if ready {
 			s.jumped(was, wall, jump)
@@ -295,8 +295,8 @@ func (s *Scheduler) pause(now time.Time) time.Duration {
 
 // arrive does what is done once, when the store first answers: it learns when
 // there was nobody before, and which jobs there are, and fires those that run
-// when Loom starts.
-func (s *Scheduler) arrive(ctx context.Context, now time.Time) bool {
+// when Loom starts, which it did at began.
+func (s *Scheduler) arrive(ctx context.Context, began, now time.Time) bool {
 	p, err := s.memory.Beat(ctx, s.self)
 	if !s.works(ctx, err) {
 		return false
@@ -312,7 +312,8 @@ func (s *Scheduler) arrive(ctx context.Context, now time.Time) bool {
 	var firings []Firing
 	for name, e := range s.jobs {
 		if e.when != nil && FiresAtStart(e.when) {
-			f := Firing{Job: name, Overlap: e.job.Overlap, Claim: true, Run: s.newRun(e.job, now, TriggerSchedule)}
+			f := Firing{Job: name, Overlap: e.job.Overlap, Claim: true, Run: s.newRun(e.job, began, TriggerSchedule),
+				Key: "start " + s.self.ID} // once, however often it is asked for
 			if cmp.Or(f.Overlap, OverlapSkip) == OverlapSkip {
 				f.Overlap = OverlapQueue // what the last Loom has left is no reason not to run
 			}

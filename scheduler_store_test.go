@@ -678,6 +678,28 @@ func TestSchedulerRunsAtEachStart(t *testing.T) {
 	})
 }
 
+// A start whose runs the store has begun, though its answer did not come, is no
+// second start.
+func TestSchedulerStartsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		does := &toil{}
+		job := w.toils("boot", "@reboot", does, "n")
+		job.Overlap = loom.OverlapAllow
+		f, fires := new(faults), 0
+		f.set(nil, func(op string) error {
+			if fires++; op == "fire" && fires < 10 {
+				return down(op)
+			}
+			return nil
+		})
+		l := w.beginWith(f, job)
+		pass(time.Hour)
+		same(t, "began", does.begun(), "n")
+		l.end()
+	})
+}
+
 func TestSchedulerHeedsWhatPeopleDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
