@@ -3,6 +3,7 @@ package loom
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -47,7 +48,7 @@ func (s *Scheduler) firings(e *entry, now time.Time) []Firing {
 	var all []Firing
 	from := s.catchUpFrom(e, now)
 	last := e.last
-	for tick := e.next; !tick.IsZero() && !tick.Add(e.jitter).After(now); {
+	for tick := range e.fell(now) {
 		f := Firing{Job: e.job.Name, Due: tick, After: last, Overlap: e.job.Overlap, Claim: true}
 		f.Outcome, f.Why = s.fate(e, tick, now, from)
 		repeated := !tick.After(e.last) // it has an outcome, from before the clock went back
@@ -73,13 +74,24 @@ func (s *Scheduler) firings(e *entry, now time.Time) []Firing {
 		if !repeated {
 			last = tick
 		}
-		next := e.when.Next(tick)
-		if !next.IsZero() && !next.After(tick) {
-			break // plan will say so
-		}
-		tick = next
 	}
 	return all
+}
+
+// fell yields the ticks of a job that are to be acted on by now.
+func (e *entry) fell(now time.Time) iter.Seq[time.Time] {
+	return func(yield func(time.Time) bool) {
+		for tick := e.next; !tick.IsZero() && !tick.Add(e.jitter).After(now); {
+			if !yield(tick) {
+				return
+			}
+			next := e.when.Next(tick)
+			if !next.IsZero() && !next.After(tick) {
+				return // plan will say so
+			}
+			tick = next
+		}
+	}
 }
 
 // fate says what becomes of a tick. Of late ones, those from `from` on are made
@@ -113,7 +125,7 @@ func (s *Scheduler) catchUpFrom(e *entry, now time.Time) time.Time {
 		most = mostCaughtUp
 	}
 	var recent []time.Time // the last of those that are late and not too old
-	for tick := e.next; !tick.IsZero() && !tick.Add(e.jitter).After(now); {
+	for tick := range e.fell(now) {
 		if s.gap.late(tick.Add(e.jitter), now) == "" {
 			break // nor are the following
 		}
@@ -123,11 +135,6 @@ func (s *Scheduler) catchUpFrom(e *entry, now time.Time) time.Time {
 				recent = recent[1:]
 			}
 		}
-		next := e.when.Next(tick)
-		if !next.IsZero() && !next.After(tick) {
-			break
-		}
-		tick = next
 	}
 	if len(recent) == 0 {
 		return time.Time{}
