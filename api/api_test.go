@@ -29,19 +29,25 @@ type daemon struct {
 	mu       sync.Mutex
 	manifest *loom.Manifest
 	status   api.Status
-	orders   []api.Order
+	orders   []order
 	cancels  []string
 	err      error
+}
+
+// An order is what Trigger was asked for.
+type order struct {
+	Job string
+	loom.Request
 }
 
 func (d *daemon) Manifest() *loom.Manifest { return d.manifest }
 func (d *daemon) Status() api.Status       { return d.status }
 
-func (d *daemon) Trigger(_ context.Context, o api.Order) (loom.Run, error) {
+func (d *daemon) Trigger(_ context.Context, job string, q loom.Request) (loom.Run, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.orders = append(d.orders, o)
-	return loom.Run{ID: "r1", Job: o.Job, By: o.By, Status: loom.StatusQueued, Trigger: loom.TriggerManual}, d.err
+	d.orders = append(d.orders, order{job, q})
+	return loom.Run{ID: "r1", Job: job, By: q.By, Status: loom.StatusQueued, Trigger: loom.TriggerManual}, d.err
 }
 
 func (d *daemon) Cancel(_ context.Context, run, why string) error {
@@ -117,7 +123,7 @@ func TestErrorsSurvive(t *testing.T) {
 			c, _ := serve(t, &api.Server{Store: broken{err: sentence}, Control: &daemon{err: sentence}})
 			_, runs := c.Runs(t.Context(), loom.RunQuery{})
 			_, take := c.Take(t.Context(), "me")
-			_, trigger := c.Trigger(t.Context(), api.Order{Job: "j"})
+			_, trigger := c.Trigger(t.Context(), "j", loom.Request{})
 			for name, err := range map[string]error{"Runs": runs, "Take": take, "Trigger": trigger,
 				"Act": c.Act(t.Context(), loom.Action{Verb: "look"}), "Backup": c.Backup(t.Context(), "file")} {
 				p, ok := errors.AsType[*api.Problem](err)
@@ -287,15 +293,16 @@ func TestOrders(t *testing.T) {
 	c, _ := serve(t, &api.Server{Store: store, Control: d})
 	ctx, me := t.Context(), whoami(t)
 	odd := `a/b "c" ☃ ..%2F`
-	r, err := c.Trigger(ctx, api.Order{Job: odd, By: "somebody else", Why: "to see", Targets: []string{"n1"}, Key: "k"})
+	r, err := c.Trigger(ctx, odd, loom.Request{By: "somebody else", Why: "to see", Targets: []string{"n1"}, Key: "k"})
 	if err != nil || r.ID != "r1" || r.Job != odd || r.By != me {
 		t.Errorf("Trigger = %+v, %v", r, err)
 	}
-	_, _ = c.Trigger(ctx, api.Order{Job: "j"})
+	_, _ = c.Trigger(ctx, "j", loom.Request{})
 	if status, _, text := ask(t, c, "POST", "/api/v1/jobs/j/runs", ""); status != 200 {
 		t.Errorf("a trigger without a body: %d %s", status, text)
 	}
-	want := []api.Order{{Job: odd, By: me, Why: "to see", Targets: []string{"n1"}, Key: "k"}, {Job: "j", By: me}, {Job: "j", By: me}}
+	want := []order{{odd, loom.Request{By: me, Why: "to see", Targets: []string{"n1"}, Key: "k"}},
+		{"j", loom.Request{By: me}}, {"j", loom.Request{By: me}}}
 	if fmt.Sprintf("%#v", d.orders) != fmt.Sprintf("%#v", want) {
 		t.Errorf("orders:\n got %#v\nwant %#v", d.orders, want)
 	}
@@ -349,7 +356,7 @@ func TestCancelWhileStoreIsDown(t *testing.T) {
 
 func TestAlone(t *testing.T) {
 	c, _ := serve(t, &api.Server{Store: &memory.Store{}})
-	if _, err := c.Trigger(t.Context(), api.Order{Job: "j"}); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := c.Trigger(t.Context(), "j", loom.Request{}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Trigger: %v", err)
 	}
 	if err := c.Reload(t.Context()); !errors.Is(err, errors.ErrUnsupported) {

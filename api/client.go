@@ -200,13 +200,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 
 // Trigger starts a run, in the name of the user whose process this is: By is not
 // looked at. See Control.
-func (c *Client) Trigger(ctx context.Context, o Order) (loom.Run, error) {
+func (c *Client) Trigger(ctx context.Context, job string, q loom.Request) (loom.Run, error) {
 	var r Run
-	err := c.do(ctx, request{method: http.MethodPost, path: "/jobs/" + url.PathEscape(o.Job) + "/runs", key: o.Key,
+	err := c.do(ctx, request{method: http.MethodPost, path: "/jobs/" + url.PathEscape(job) + "/runs", key: q.Key,
 		body: struct {
 			Targets []string `json:"targets,omitzero"`
 			Why     string   `json:"why,omitempty"`
-		}{o.Targets, o.Why}}, &r)
+		}{q.Targets, q.Why}}, &r)
 	return r.Loom(), err
 }
 

@@ -290,11 +290,11 @@ func (s *Server) orders(api huma.API) {
 		if s.Control == nil {
 			return Run{}, s.alone("run jobs")
 		}
-		o := Order{Job: in.Job, By: caller(ctx), Key: in.Key}
+		q := loom.Request{By: caller(ctx), Key: in.Key}
 		if d := in.Body; d != nil {
-			o.Targets, o.Why = d.Targets, d.Why
+			q.Targets, q.Why = d.Targets, d.Why
 		}
-		r, err := s.Control.Trigger(ctx, o)
+		r, err := s.Control.Trigger(ctx, in.Job, q)
 		return NewRun(r), err
 	})
 	type reason struct {

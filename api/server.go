@@ -62,7 +62,7 @@ type Control interface {
 	// Trigger starts a run of a job. The error wraps loom.ErrNotFound if there is
 	// no such job, or a target that is none of its nodes, loom.ErrBusy if its
 	// overlap policy does not let it start, loom.ErrShutdown if the daemon stops.
-	Trigger(ctx context.Context, o Order) (loom.Run, error)
+	Trigger(ctx context.Context, job string, q loom.Request) (loom.Run, error)
 
 	// Cancel ends a run that this daemon works on. The error wraps
 	// loom.ErrNotFound if it works on no such run. The store may know already
@@ -72,15 +72,6 @@ type Control interface {
 	// Reload reads the files again and returns when what they say is in force.
 	// The error joins the problems.
 	Reload(ctx context.Context) error
-}
-
-// An Order asks for a run of a job, by hand.
-type Order struct {
-	Job     string
-	By      string   // who asks
-	Why     string   // one sentence, or ""
-	Targets []string // some of the job's nodes; nil: all
-	Key     string   // if not "", one run is started for each job and key, however often it is asked for
 }
 
 // Serve answers requests that come over l, which it closes, until ctx ends.

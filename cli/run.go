@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dustinlacewell/loom"
-	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/internal/joblog"
 )
 
@@ -213,7 +212,7 @@ func (p *Program) order(ctx context.Context, job string, on []string, why string
 		return &Error{Code: ExitUnreachable, Err: errors.New("no daemon runs that could do it"),
 			Hint: "start one, or add --local to do it from here, in this process"}
 	}
-	o := api.Order{Job: job, By: mem.who(), Why: why}
+	q := loom.Request{By: mem.who(), Why: why}
 	if len(on) > 0 {
 		m, err := p.best(ctx)
 		if err != nil {
@@ -223,9 +222,9 @@ func (p *Program) order(ctx context.Context, job string, on []string, why string
 		if err != nil {
 			return err
 		}
-		o.Targets = names(nodes)
+		q.Targets = names(nodes)
 	}
-	r, err := mem.daemon.Trigger(ctx, o)
+	r, err := mem.daemon.Trigger(ctx, job, q)
 	if err != nil {
 		return err
 	}

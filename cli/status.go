@@ -157,7 +157,7 @@ func (a absent) Status() api.Status {
 	return s
 }
 
-func (absent) Trigger(context.Context, api.Order) (loom.Run, error) {
+func (absent) Trigger(context.Context, string, loom.Request) (loom.Run, error) {
 	return loom.Run{}, api.ErrNoDaemon
 }
 func (absent) Cancel(context.Context, string, string) error { return api.ErrNoDaemon }

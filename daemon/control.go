@@ -44,8 +44,8 @@ func (c *control) Status() api.Status {
 }
 
 // Trigger is part of api.Control.
-func (c *control) Trigger(ctx context.Context, o api.Order) (loom.Run, error) {
-	return c.scheduler.Trigger(ctx, o.Job, loom.Request{By: o.By, Why: o.Why, Key: o.Key, Targets: o.Targets})
+func (c *control) Trigger(ctx context.Context, job string, q loom.Request) (loom.Run, error) {
+	return c.scheduler.Trigger(ctx, job, q)
 }
 
 // Cancel is part of api.Control.

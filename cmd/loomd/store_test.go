@@ -51,7 +51,7 @@ func TestStoreFaults(t *testing.T) {
 			if err != nil || st.Store.State != api.StoreDown || !strings.Contains(st.Store.Reason, tt.says) || st.Store.Since.IsZero() {
 				t.Errorf("status says of the store: %+v, %v", st.Store, err)
 			}
-			if _, err := client.Trigger(t.Context(), api.Order{Job: "tick"}); !errors.Is(err, loom.ErrStoreDown) {
+			if _, err := client.Trigger(t.Context(), "tick", loom.Request{}); !errors.Is(err, loom.ErrStoreDown) {
 				t.Errorf("a run by hand while the store is down: %v", err)
 			}
 			before := w.ticks(t)
