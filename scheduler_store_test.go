@@ -84,7 +84,7 @@ func (l *life) end() {
 	<-l.done
 	_ = l.Pool.Close()
 	if n := l.Unwritten(); n != 0 {
-		l.world.t.Errorf("%d bytes of output count as waiting once all has ended", n)
+		l.t.Errorf("%d bytes of output count as waiting once all has ended", n)
 	}
 	l.before = append(l.before, l.faults.self())
 }
