@@ -157,19 +157,28 @@ func misbehave(t *testing.T, session func(ch ssh.Channel, conn *ssh.ServerConn))
 	})
 }
 
-// mark answers a script with its marker.
-func mark(ch ssh.Channel) {
-	var script []byte
+// script reads the script, or returns "" if it does not come.
+func script(ch ssh.Channel) string {
+	var text []byte
 	buf := make([]byte, 4096)
-	for !strings.Contains(string(script), "_loom;exit") {
+	for !strings.Contains(string(text), "_loom;exit") {
 		n, err := ch.Read(buf)
 		if err != nil {
-			return
+			return ""
 		}
-		script = append(script, buf[:n]...)
+		text = append(text, buf[:n]...)
 	}
-	at := strings.Index(string(script), "echo loom-")
-	mark := string(script)[at+len("echo ") : at+len("echo loom-")+20]
+	return string(text)
+}
+
+// mark answers a script with its marker.
+func mark(ch ssh.Channel) {
+	text := script(ch)
+	if text == "" {
+		return
+	}
+	at := strings.Index(text, "echo loom-")
+	mark := text[at+len("echo ") : at+len("echo loom-")+20]
 	_, _ = fmt.Fprintln(ch.Stderr(), mark)
 	_, _ = fmt.Fprintln(ch, mark, 1000, 1000)
 }
@@ -203,7 +212,10 @@ func TestSessionsThatEndOddly(t *testing.T) {
 			mark(ch)
 			_ = conn.Close()
 		}, loom.ErrLost},
-		{"hang up before the marker", func(_ ssh.Channel, conn *ssh.ServerConn) { _ = conn.Close() }, loom.ErrLost},
+		{"hang up before the marker", func(ch ssh.Channel, conn *ssh.ServerConn) {
+			script(ch) // without it, nothing was run, which is known
+			_ = conn.Close()
+		}, loom.ErrLost},
 		{"close before the marker", func(ch ssh.Channel, _ *ssh.ServerConn) { _ = ch.Close() }, loom.ErrUnreachable},
 		{"status 0 without marker", func(ch ssh.Channel, _ *ssh.ServerConn) {
 			_, _ = io.WriteString(ch, "all is well")
