@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/why"
 )
 
 func (p *Program) checkCommand() *cobra.Command {
@@ -128,7 +129,7 @@ func below(file string) string {
 // summary says in a line what a manifest holds.
 func summary(m *loom.Manifest, now time.Time) string {
 	s := fmt.Sprintf("%s: %s, %s", below(m.File), count(len(m.Nodes), "node"), count(len(m.Jobs), "job"))
-	if next := Upcoming(m.Jobs, now, time.Time{}, 1); len(next) > 0 {
+	if next := why.Upcoming(m.Jobs, now, time.Time{}, 1); len(next) > 0 {
 		s += fmt.Sprintf("; next: %s at %s", next[0].Job.Name, clock(next[0].Time, now))
 	}
 	return s

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/why"
 )
 
 func TestMain(m *testing.M) {
@@ -218,7 +219,7 @@ func TestUpcoming(t *testing.T) {
 		{Name: "hand"},
 	}
 	var got []string
-	for _, tick := range Upcoming(jobs, start, start.Add(4*time.Hour), 6) {
+	for _, tick := range why.Upcoming(jobs, start, start.Add(4*time.Hour), 6) {
 		got = append(got, tick.Time.Format("15:04 ")+tick.Job.Name)
 	}
 	want := []string{"01:00 b", "01:00 once", "01:30 a", "02:00 a", "02:00 b", "03:00 b"}

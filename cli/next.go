@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +63,7 @@ With --from and --to it simulates any period.`,
 		if most < 1 {
 			return Usage("-n %d: write a number from 1", most)
 		}
-		ticks, err := p.foresee(cmd.Context(), *state, Upcoming(jobs, begin, end, most), begin, now)
+		ticks, err := p.foresee(cmd.Context(), *state, why.Upcoming(jobs, begin, end, most), begin, now)
 		if err != nil {
 			return err
 		}
@@ -102,85 +101,40 @@ func period(from, to string, now time.Time, loc *time.Location) (begin, end time
 	return begin, end, nil
 }
 
-// A foreseen is a tick, and what will become of it.
-type foreseen struct {
-	Tick
-	told why.Foretold
-}
-
 // foresee foretells what becomes of ticks, which are all there are after begin. It
 // heeds what is remembered, as far as there is anything.
-func (p *Program) foresee(ctx context.Context, state string, ticks []Tick, begin, now time.Time) ([]foreseen, error) {
+func (p *Program) foresee(ctx context.Context, state string, ticks []why.Tick, begin, now time.Time) ([]why.Foreseen, error) {
 	m, err := p.memory(ctx, state)
 	if err != nil {
 		if !errors.Is(err, errNothing) && len(p.Stores) > 0 {
 			fmt.Fprintf(p.Stderr, "%s: overlaps and pauses are not foretold: %v\n", p.Name, err)
 		}
-		m = nil
+		return why.Foresee(ctx, nil, ticks, begin, now)
 	}
 	defer m.close()
-	forecasts := map[string]*why.Forecast{}
-	all := make([]foreseen, len(ticks))
-	for i, t := range ticks {
-		f := forecasts[t.Job.Name]
-		if f == nil {
-			if f, err = forecast(ctx, m, t.Job, begin, now); err != nil {
-				return nil, err
-			}
-			forecasts[t.Job.Name] = f
-		}
-		all[i] = foreseen{t, f.Tick(t.Time)}
-	}
-	return all, nil
-}
-
-// forecast begins a forecast of a job's ticks after begin. That of a time that is
-// past does not heed what is going or paused now.
-func forecast(ctx context.Context, m *memory, j *loom.Job, begin, now time.Time) (*why.Forecast, error) {
-	if m == nil {
-		return why.NewForecast(j, nil, why.Usual{}, nil, now), nil
-	}
-	going, usual, err := why.History(ctx, m, j.Name)
-	if err != nil {
-		return nil, err
-	}
-	states, err := m.Jobs(ctx, j.Name)
-	if err != nil {
-		return nil, err
-	}
-	var pause *loom.Pause
-	if len(states) > 0 {
-		pause = states[0].Pause
-	}
-	from := now
-	if begin.Before(now) {
-		going, pause, from = nil, nil, time.Time{}
-	}
-	f := why.NewForecast(j, pause, usual, going, now)
-	f.WarmUp(from, begin.Add(time.Nanosecond))
-	return f, nil
+	return why.Foresee(ctx, m, ticks, begin, now)
 }
 
 // note is what is unusual about a tick.
-func (t *foreseen) note() string {
+func note(t why.Foreseen) string {
 	switch {
-	case t.told.Why == "":
+	case t.Told.Why == "":
 		return t.Note
 	case t.Note == "":
-		return t.verdict()
+		return verdict(t)
 	}
-	return t.Note + "; " + t.verdict()
+	return t.Note + "; " + verdict(t)
 }
 
 // verdict is what stands in the way of a tick.
-func (t *foreseen) verdict() string {
-	if t.told.Outcome == loom.OutcomeSkipped {
-		return "skipped: " + t.told.Why
+func verdict(t why.Foreseen) string {
+	if t.Told.Outcome == loom.OutcomeSkipped {
+		return "skipped: " + t.Told.Why
 	}
-	return t.told.Why
+	return t.Told.Why
 }
 
-func (p *Program) nextJSON(ticks []foreseen) error {
+func (p *Program) nextJSON(ticks []why.Foreseen) error {
 	type overlapJSON struct {
 		Due    time.Time    `json:"due"`
 		Until  time.Time    `json:"until"`
@@ -199,8 +153,8 @@ func (p *Program) nextJSON(ticks []foreseen) error {
 	}
 	all := []tickJSON{}
 	for _, t := range ticks {
-		one := tickJSON{Time: t.Time, Job: t.Job.Name, Targets: names(t.Job.Targets), Note: t.Note, Expect: t.told.Outcome, Why: t.told.Why}
-		if o := t.told.Overlap; o != nil {
+		one := tickJSON{Time: t.Time, Job: t.Job.Name, Targets: names(t.Job.Targets), Note: t.Note, Expect: t.Told.Outcome, Why: t.Told.Why}
+		if o := t.Told.Overlap; o != nil {
 			one.Overlap = &overlapJSON{o.Due.In(t.Time.Location()), o.Until.In(t.Time.Location()), o.Usual.Seconds(), o.Policy, o.Effect}
 		}
 		all = append(all, one)
@@ -208,11 +162,11 @@ func (p *Program) nextJSON(ticks []foreseen) error {
 	return writeJSON(p.Stdout, all)
 }
 
-func (p *Program) nextTable(ticks []foreseen, jobs []*loom.Job, now time.Time, simulated bool) {
+func (p *Program) nextTable(ticks []why.Foreseen, jobs []*loom.Job, now time.Time, simulated bool) {
 	t := table{head: []string{"TIME", "IN", "JOB", "TARGETS", "NOTE"}}
 	for _, tick := range ticks {
 		t.add(tick.Time.Format("2006-01-02 15:04:05 MST"), until(tick.Time.Sub(now)), tick.Job.Name,
-			shorten(Fold(names(tick.Job.Targets)), 30), tick.note())
+			shorten(Fold(names(tick.Job.Targets)), 30), note(tick))
 	}
 	if simulated { // how far that is from now doesn't matter
 		t.head = slices.Delete(t.head, 1, 2)
@@ -246,60 +200,6 @@ func never(j *loom.Job, now time.Time) string {
 		return "is over: it will not run again"
 	}
 	return ""
-}
-
-// A Tick is a time at which a job is due.
-type Tick struct {
-	Job  *loom.Job
-	Time time.Time // in the job's zone
-	Note string    // what is unusual about it
-}
-
-// Upcoming returns the next ticks of jobs strictly after a time and before end,
-// if that is not zero: at most n, in order.
-func Upcoming(jobs []*loom.Job, after, end time.Time, n int) []Tick {
-	var due ticks
-	push := func(j *loom.Job, after time.Time) {
-		next := j.Times().Next(after)
-		if next.IsZero() || !next.After(after) || !end.IsZero() && !next.Before(end) {
-			return
-		}
-		heap.Push(&due, Tick{Job: j, Time: next})
-	}
-	for _, j := range jobs {
-		if !j.Disabled && j.Times() != nil {
-			push(j, after)
-		}
-	}
-	var all []Tick
-	for len(due) > 0 && len(all) < n {
-		t := heap.Pop(&due).(Tick)
-		push(t.Job, t.Time)
-		t.Note = loom.Explain(t.Job.Times(), t.Time)
-		if t.Job.Timezone != nil {
-			t.Time = t.Time.In(t.Job.Timezone)
-		}
-		all = append(all, t)
-	}
-	return all
-}
-
-type ticks []Tick
-
-func (t ticks) Len() int { return len(t) }
-func (t ticks) Less(i, j int) bool {
-	if c := t[i].Time.Compare(t[j].Time); c != 0 {
-		return c < 0
-	}
-	return t[i].Job.Name < t[j].Job.Name
-}
-func (t ticks) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
-func (t *ticks) Push(x any)   { *t = append(*t, x.(Tick)) }
-func (t *ticks) Pop() any {
-	old := *t
-	last := old[len(old)-1]
-	*t = old[:len(old)-1]
-	return last
 }
 
 // until says how long it is to a time.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/why"
 )
 
 // ordered tells that an order was given.
@@ -169,7 +170,7 @@ func nextOf(j *loom.Job) string {
 	if j == nil {
 		return ""
 	}
-	found := Upcoming([]*loom.Job{j}, time.Now(), time.Time{}, 1)
+	found := why.Upcoming([]*loom.Job{j}, time.Now(), time.Time{}, 1)
 	if len(found) == 0 {
 		return ""
 	}

@@ -150,7 +150,7 @@ func (a absent) Manifest() *loom.Manifest { return a.manifest }
 func (a absent) Status() api.Status {
 	var s api.Status
 	if a.manifest != nil {
-		for _, t := range Upcoming(a.manifest.Jobs, time.Now(), time.Time{}, statusNext) {
+		for _, t := range why.Upcoming(a.manifest.Jobs, time.Now(), time.Time{}, statusNext) {
 			s.Next = append(s.Next, api.NextTick{Job: t.Job.Name, Time: t.Time, Note: t.Note})
 		}
 	}

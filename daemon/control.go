@@ -10,6 +10,7 @@ import (
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/cli"
+	"github.com/dustinlacewell/loom/internal/why"
 )
 
 // nextShown is how many coming ticks a status names.
@@ -37,7 +38,7 @@ func (c *control) Status() api.Status {
 	if since, err := c.scheduler.Health(); err != nil {
 		s.Store.State, s.Store.Since, s.Store.Reason = api.StoreDown, since, err.Error()
 	}
-	for _, t := range cli.Upcoming(c.Manifest().Jobs, time.Now(), time.Time{}, nextShown) {
+	for _, t := range why.Upcoming(c.Manifest().Jobs, time.Now(), time.Time{}, nextShown) {
 		s.Next = append(s.Next, api.NextTick{Job: t.Job.Name, Time: t.Time, Note: t.Note})
 	}
 	return s

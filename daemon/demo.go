@@ -19,6 +19,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/cli"
+	"github.com/dustinlacewell/loom/internal/why"
 )
 
 func demoCommand(p *cli.Program, proc *process) *cobra.Command {
@@ -331,7 +332,7 @@ func (d *demo) sumUp(ctx context.Context, m *loom.Manifest) {
 			c[loom.StatusFailed]+c[loom.StatusUnreachable]+c[loom.StatusLost], c[loom.StatusTimeout], c[loom.StatusCancelled])
 	}
 	fmt.Fprint(w, "\nWhat would have come next:\n\n")
-	for _, t := range cli.Upcoming(m.Jobs, time.Now(), time.Time{}, 5) {
+	for _, t := range why.Upcoming(m.Jobs, time.Now(), time.Time{}, 5) {
 		fmt.Fprintf(w, "  %s  %-8s on %s\n", t.Time.Format("15:04:05"), t.Job.Name, cli.Fold(targetNames(t.Job)))
 	}
 	name := cmp.Or(d.p.Name, "loomd")

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/cli"
+	"github.com/dustinlacewell/loom/internal/why"
 )
 
 // serveFlags are those of serve.
@@ -205,7 +206,7 @@ func status(m *loom.Manifest, problems int) string {
 	if problems > 0 {
 		s += fmt.Sprintf(", problems in the manifests: %d", problems)
 	}
-	if next := cli.Upcoming(m.Jobs, time.Now(), time.Time{}, 1); len(next) > 0 {
+	if next := why.Upcoming(m.Jobs, time.Now(), time.Time{}, 1); len(next) > 0 {
 		s += fmt.Sprintf(", next: %s at %s", next[0].Job.Name, next[0].Time.Format("15:04:05"))
 	}
 	return s

@@ -53,11 +53,11 @@ func Explain(f Facts) Answer {
 // policy tells what the answer depends on.
 func (f *Facts) policy(a *Answer) {
 	if j := f.Job; j != nil {
-		a.Policy = &Policy{Overlap: cmp.Or(j.Overlap, loom.OverlapSkip), Missed: cmp.Or(j.Missed.Policy, loom.MissedLatest),
+		a.Policy = &AnswerPolicy{Overlap: cmp.Or(j.Overlap, loom.OverlapSkip), Missed: cmp.Or(j.Missed.Policy, loom.MissedLatest),
 			MissedWithin: j.Missed.Within.Seconds(), Delay: j.Delay().Seconds()}
 	}
 	if p := f.paused(); p != nil {
-		a.Pause = &Pause{Since: p.Since, Until: p.Until, By: p.By, Why: p.Why}
+		a.Pause = &AnswerPause{Since: p.Since, Until: p.Until, By: p.By, Why: p.Why}
 	}
 }
 
@@ -156,7 +156,7 @@ func (f *Facts) ran(a *Answer, sep string) string {
 // run says how a run goes, or went.
 func (f *Facts) run(a *Answer) string {
 	r := f.Run
-	a.Run = &Run{ID: r.ID, Trigger: r.Trigger, By: r.By, Status: r.Status, Started: r.Started, Ended: r.Ended,
+	a.Run = &AnswerRun{ID: r.ID, Trigger: r.Trigger, By: r.By, Status: r.Status, Started: r.Started, Ended: r.Ended,
 		Nodes: r.Nodes, Counts: r.Counts, Reason: r.Reason}
 	a.Failures = failures(f.Results)
 	nodes := plural(r.Nodes, "node")
@@ -232,7 +232,7 @@ func (f *Facts) running() string {
 	return text + fmt.Sprintf("; %d of %s have ended", ended, plural(r.Nodes, "node"))
 }
 
-func (one Failure) text() string {
+func (one AnswerFailure) text() string {
 	text := fmt.Sprintf("%s: %s", some(one.Nodes), one.Status)
 	switch {
 	case one.Reason == "":
@@ -246,17 +246,17 @@ func (one Failure) text() string {
 
 // failures puts nodes together that ended badly in the same way, in the order of
 // the results.
-func failures(results []loom.Result) []Failure {
-	var all []Failure
+func failures(results []loom.Result) []AnswerFailure {
+	var all []AnswerFailure
 	for _, r := range results {
 		if !r.Status.Ended() || r.Status.Good() {
 			continue
 		}
 		reason := strings.TrimPrefix(r.Reason, r.Node+": ")
-		at := slices.IndexFunc(all, func(f Failure) bool { return f.Status == r.Status && f.Reason == reason })
+		at := slices.IndexFunc(all, func(f AnswerFailure) bool { return f.Status == r.Status && f.Reason == reason })
 		if at < 0 {
 			at = len(all)
-			all = append(all, Failure{Status: r.Status, Reason: reason})
+			all = append(all, AnswerFailure{Status: r.Status, Reason: reason})
 		}
 		all[at].Nodes = append(all[at].Nodes, r.Node)
 	}

@@ -51,58 +51,58 @@ const (
 // An Answer says what became of a tick, or will.
 type Answer struct {
 	Job     string       `json:"job"`
-	Due     time.Time    `json:"due,omitzero"`
-	Outcome loom.Outcome `json:"outcome"`
-	Text    string       `json:"text"`
-	Why     string       `json:"why,omitempty"`
-	Note    string       `json:"note,omitempty"`
+	Due     time.Time    `json:"due,omitzero" doc:"The tick, in the job's time zone; left out: it is about a run without one, or no moment"`
+	Outcome loom.Outcome `json:"outcome" doc:"ran, late, skipped, missed, paused or superseded; coming, pending, disabled, unknown, or none if there is no such tick"`
+	Text    string       `json:"text" doc:"The answer, for a person"`
+	Why     string       `json:"why,omitempty" doc:"The reason alone"`
+	Note    string       `json:"note,omitempty" doc:"What is unusual about the moment, as daylight saving"`
 
-	Expect     loom.Outcome `json:"expect,omitempty"`
-	Targets    []string     `json:"targets,omitempty"`
-	Run        *Run         `json:"run,omitempty"`
-	CaughtUpBy string       `json:"caught_up_by,omitempty"`
-	Failures   []Failure    `json:"failures,omitempty"`
-	Owner      string       `json:"owner,omitempty"`
-	Runbook    string       `json:"runbook,omitempty"`
+	Expect     loom.Outcome    `json:"expect,omitempty" doc:"What will become of a tick that is to come: ran, skipped or paused"`
+	Targets    []string        `json:"targets,omitempty"`
+	Run        *AnswerRun      `json:"run,omitempty" doc:"The tick's run"`
+	CaughtUpBy string          `json:"caught_up_by,omitempty" doc:"The ID of the run that made up for a missed tick"`
+	Failures   []AnswerFailure `json:"failures,omitempty" doc:"Where the run ended badly"`
+	Owner      string          `json:"owner,omitempty" doc:"Whom to ask about a failure"`
+	Runbook    string          `json:"runbook,omitempty" doc:"What to read about a failure"`
 
-	Policy   *Policy   `json:"policy,omitempty"`
-	Pause    *Pause    `json:"pause,omitempty"`
-	Previous time.Time `json:"previous,omitzero"`
-	Next     time.Time `json:"next,omitzero"`
+	Policy   *AnswerPolicy `json:"policy,omitempty"`
+	Pause    *AnswerPause  `json:"pause,omitempty" doc:"The one that the job has now"`
+	Previous time.Time     `json:"previous,omitzero" doc:"The tick before"`
+	Next     time.Time     `json:"next,omitzero" doc:"The tick after"`
 }
 
-// A Run is a run in an Answer.
-type Run struct {
+// An AnswerRun is a run in an Answer.
+type AnswerRun struct {
 	ID      string              `json:"id"`
-	Trigger loom.Trigger        `json:"trigger"`
-	By      string              `json:"by,omitempty"`
-	Status  loom.Status         `json:"status"`
+	Trigger loom.Trigger        `json:"trigger" doc:"schedule, catch-up, manual or after"`
+	By      string              `json:"by,omitempty" doc:"Who asked for it, or the run that it follows"`
+	Status  loom.Status         `json:"status" doc:"queued, running, ok, changed, failed, cancelled or lost"`
 	Started time.Time           `json:"started,omitzero"`
 	Ended   time.Time           `json:"ended,omitzero"`
-	Nodes   int                 `json:"nodes"`
-	Counts  map[loom.Status]int `json:"counts,omitempty"`
-	Reason  string              `json:"reason,omitempty"`
+	Nodes   int                 `json:"nodes" doc:"How many targets"`
+	Counts  map[loom.Status]int `json:"counts,omitempty" doc:"How many targets ended how"`
+	Reason  string              `json:"reason,omitempty" doc:"Why it ended so"`
 }
 
-// A Failure is nodes on which a run ended badly in the same way.
-type Failure struct {
+// An AnswerFailure is nodes on which a run ended badly in the same way.
+type AnswerFailure struct {
 	Nodes  []string    `json:"nodes"`
 	Status loom.Status `json:"status"`
 	Reason string      `json:"reason,omitempty"`
 }
 
-// A Policy is what the job's keys say about ticks.
-type Policy struct {
-	Overlap      loom.Overlap      `json:"overlap"`
-	Missed       loom.MissedPolicy `json:"missed"`
-	MissedWithin float64           `json:"missed_within_seconds,omitempty"`
-	Delay        float64           `json:"delay_seconds,omitempty"`
+// An AnswerPolicy is what the job's keys say about ticks.
+type AnswerPolicy struct {
+	Overlap      loom.Overlap      `json:"overlap" doc:"skip, queue, replace or allow"`
+	Missed       loom.MissedPolicy `json:"missed" doc:"latest, skip or all"`
+	MissedWithin float64           `json:"missed_within_seconds,omitempty" doc:"Older ticks stay missed"`
+	Delay        float64           `json:"delay_seconds,omitempty" doc:"The job's jitter"`
 }
 
-// A Pause is the one that a job has now.
-type Pause struct {
+// An AnswerPause is the one that a job has now.
+type AnswerPause struct {
 	Since time.Time `json:"since,omitzero"`
-	Until time.Time `json:"until,omitzero"`
+	Until time.Time `json:"until,omitzero" doc:"Left out: until it is resumed"`
 	By    string    `json:"by,omitempty"`
 	Why   string    `json:"why,omitempty"`
 }

@@ -1,0 +1,115 @@
+package why
+
+import (
+	"container/heap"
+	"context"
+	"time"
+
+	"github.com/dustinlacewell/loom"
+)
+
+// A Tick is a time at which a job is due.
+type Tick struct {
+	Job  *loom.Job
+	Time time.Time // in the job's zone
+	Note string    // what is unusual about it
+}
+
+// Upcoming returns the next ticks of jobs strictly after a time and before end,
+// if that is not zero: at most n, in order.
+func Upcoming(jobs []*loom.Job, after, end time.Time, n int) []Tick {
+	var due ticks
+	push := func(j *loom.Job, after time.Time) {
+		next := j.Times().Next(after)
+		if next.IsZero() || !next.After(after) || !end.IsZero() && !next.Before(end) {
+			return
+		}
+		heap.Push(&due, Tick{Job: j, Time: next})
+	}
+	for _, j := range jobs {
+		if !j.Disabled && j.Times() != nil {
+			push(j, after)
+		}
+	}
+	var all []Tick
+	for len(due) > 0 && len(all) < n {
+		t := heap.Pop(&due).(Tick)
+		push(t.Job, t.Time)
+		t.Note = loom.Explain(t.Job.Times(), t.Time)
+		if t.Job.Timezone != nil {
+			t.Time = t.Time.In(t.Job.Timezone)
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+type ticks []Tick
+
+func (t ticks) Len() int { return len(t) }
+func (t ticks) Less(i, j int) bool {
+	if c := t[i].Time.Compare(t[j].Time); c != 0 {
+		return c < 0
+	}
+	return t[i].Job.Name < t[j].Job.Name
+}
+func (t ticks) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
+func (t *ticks) Push(x any)   { *t = append(*t, x.(Tick)) }
+func (t *ticks) Pop() any {
+	old := *t
+	last := old[len(old)-1]
+	*t = old[:len(old)-1]
+	return last
+}
+
+// A Foreseen is a tick, and what will become of it.
+type Foreseen struct {
+	Tick
+	Told Foretold
+}
+
+// Foresee foretells what becomes of ticks, which are all there are after begin. It
+// heeds what an archive remembers; nil is nothing.
+func Foresee(ctx context.Context, archive loom.Archive, ticks []Tick, begin, now time.Time) ([]Foreseen, error) {
+	forecasts := map[string]*Forecast{}
+	all := make([]Foreseen, len(ticks))
+	for i, t := range ticks {
+		f := forecasts[t.Job.Name]
+		if f == nil {
+			var err error
+			if f, err = beginForecast(ctx, archive, t.Job, begin, now); err != nil {
+				return nil, err
+			}
+			forecasts[t.Job.Name] = f
+		}
+		all[i] = Foreseen{t, f.Tick(t.Time)}
+	}
+	return all, nil
+}
+
+// beginForecast begins a forecast of a job's ticks after begin. That of a time that
+// is past does not heed what is going or paused now.
+func beginForecast(ctx context.Context, archive loom.Archive, j *loom.Job, begin, now time.Time) (*Forecast, error) {
+	if archive == nil {
+		return NewForecast(j, nil, Usual{}, nil, now), nil
+	}
+	going, usual, err := History(ctx, archive, j.Name)
+	if err != nil {
+		return nil, err
+	}
+	states, err := archive.Jobs(ctx, j.Name)
+	if err != nil {
+		return nil, err
+	}
+	var pause *loom.Pause
+	if len(states) > 0 {
+		pause = states[0].Pause
+	}
+	from := now
+	if begin.Before(now) {
+		going, pause, from = nil, nil, time.Time{}
+	}
+	f := NewForecast(j, pause, usual, going, now)
+	f.WarmUp(from, begin.Add(time.Nanosecond))
+	return f, nil
+}
