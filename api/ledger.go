@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"time"
 
@@ -41,7 +42,7 @@ func (s *Server) ledger(mux *http.ServeMux) {
 	call(mux, "fire", func(ctx context.Context, q fireRequest) (fireAnswer, error) {
 		for i := range q.Firings {
 			if r := &q.Firings[i].Run; r.Trigger == loom.TriggerManual && r.By == "" {
-				r.By = caller(ctx)
+				r.By = caller(ctx).Name
 			}
 		}
 		fired, err := s.Store.Fire(ctx, q.Self, q.Firings)
@@ -63,6 +64,10 @@ func (s *Server) ledger(mux *http.ServeMux) {
 // call adds an operation of the ledger.
 func call[In, Out any](mux *http.ServeMux, name string, do func(context.Context, In) (Out, error)) {
 	mux.HandleFunc("POST "+ledgerPrefix+name, func(w http.ResponseWriter, r *http.Request) {
+		if who := caller(r.Context()); !who.own {
+			problem(fmt.Errorf("%w: the ledger is for the daemon's own user, on its own machine", fs.ErrPermission)).write(w)
+			return
+		}
 		var in In
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 			invalid(fmt.Sprintf("%s: %v", name, err)).write(w)

@@ -287,6 +287,8 @@ func (s slow) Trim(ctx context.Context, _ loom.Retention) (loom.Trimmed, error) 
 	return loom.Trimmed{}, s.Backup(ctx, "")
 }
 
+func (slow) Act(context.Context, loom.Action) error { return nil }
+
 func (slow) Backup(ctx context.Context, _ string) error {
 	select {
 	case <-ctx.Done():

@@ -41,6 +41,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
 	config.RejectUnknownQueryParameters = true
 	api := humago.New(mux, config)
+	api.UseMiddleware(s.doorkeeper)
 	s.daemon(api)
 	s.archive(api)
 	s.orders(api)
@@ -54,23 +55,28 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	return mux
 }
 
-// get and post add operations.
+// get adds an operation that shows something to every role, the others one that
+// changes something for operators.
 func get[In, Out any](api huma.API, path, tag, id, summary string, do func(context.Context, *In) (Out, error)) {
-	operation(api, http.MethodGet, path, tag, id, summary, do)
+	operation(api, RoleViewer, http.MethodGet, path, tag, id, summary, do)
 }
 
 func post[In, Out any](api huma.API, path, tag, id, summary string, do func(context.Context, *In) (Out, error)) {
-	operation(api, http.MethodPost, path, tag, id, summary, do)
+	operation(api, RoleOperator, http.MethodPost, path, tag, id, summary, do)
 }
 
-func operation[In, Out any](api huma.API, method, path, tag, id, summary string, do func(context.Context, *In) (Out, error)) {
+// operation adds an operation for those who have a role. If it changes something,
+// what it did is written down with who asked for it: see trail.
+func operation[In, Out any](api huma.API, least Role, method, path, tag, id, summary string, do func(context.Context, *In) (Out, error)) {
 	op := huma.Operation{OperationID: id, Method: method, Path: Prefix + path, Summary: summary, Tags: []string{tag},
+		Extensions:      map[string]any{roleKey: least},
 		BodyReadTimeout: -1} // it was read
 	huma.Register(api, op, func(ctx context.Context, in *In) (*body[Out], error) {
 		out, err := do(ctx, in)
 		if err != nil {
 			return nil, problem(err)
 		}
+		keep(ctx)
 		return &body[Out]{out}, nil
 	})
 }
@@ -97,7 +103,7 @@ func (s *Server) daemon(api huma.API) {
 	get(api, "/status", "daemon", "status", "How things stand", func(ctx context.Context, _ *struct{}) (Status, error) {
 		return s.Status(ctx), nil
 	})
-	post(api, "/reload", "daemon", "reload", "Read the files again", func(ctx context.Context, _ *struct{}) (Done, error) {
+	operation(api, RoleAdmin, http.MethodPost, "/reload", "daemon", "reload", "Read the files again", func(ctx context.Context, _ *struct{}) (Done, error) {
 		if s.Control == nil {
 			return Done{}, s.alone("read files")
 		}
@@ -111,7 +117,8 @@ func (s *Server) daemon(api huma.API) {
 			File string `json:"file" doc:"On the daemon's machine: an absolute name, of a file that does not exist"`
 		}
 	}
-	post(api, "/backup", "daemon", "backup", "Copy the store to a file", func(ctx context.Context, in *backup) (Done, error) {
+	operation(api, RoleAdmin, http.MethodPost, "/backup", "daemon", "backup", "Copy the store to a file", func(ctx context.Context, in *backup) (Done, error) {
+		note(ctx, "backup", in.Body.File, "")
 		return Done{true}, s.backup(ctx, in.Body.File)
 	})
 }
@@ -196,7 +203,7 @@ func (s *Server) archive(api huma.API) {
 		Before int64  `query:"before" minimum:"0" doc:"Only those older than the one with this ID"`
 		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
 	}
-	get(api, "/actions", "actions", "list-actions", "What people did, newest first", func(ctx context.Context, in *actions) (Page[Action], error) {
+	operation(api, RoleAdmin, http.MethodGet, "/actions", "actions", "list-actions", "What people did, newest first", func(ctx context.Context, in *actions) (Page[Action], error) {
 		found, err := s.Store.Actions(ctx, loom.ActionQuery{Object: in.Object, Before: in.Before, Limit: in.Limit})
 		page := Page[Action]{Items: list(found, NewAction)}
 		if len(found) == in.Limit {
@@ -290,10 +297,11 @@ func (s *Server) orders(api huma.API) {
 		if s.Control == nil {
 			return Run{}, s.alone("run jobs")
 		}
-		q := loom.Request{By: caller(ctx), Key: in.Key}
+		q := loom.Request{By: caller(ctx).Name, Key: in.Key}
 		if d := in.Body; d != nil {
 			q.Targets, q.Why = d.Targets, d.Why
 		}
+		noted(ctx, loom.VerbRun, in.Job, q.Why)
 		r, err := s.Control.Trigger(ctx, in.Job, q)
 		return NewRun(r), err
 	})
@@ -317,7 +325,7 @@ func (s *Server) orders(api huma.API) {
 			Object string    `json:"object,omitempty" doc:"The job's name, the run's ID, ..."`
 			Why    string    `json:"why,omitempty"`
 			Until  time.Time `json:"until,omitzero" doc:"Of a pause; left out: until it is resumed"`
-			By     string    `json:"by,omitempty" doc:"On whose behalf; left out: the user who connects"`
+			By     string    `json:"by,omitempty" doc:"On whose behalf, if the daemon's own user or root says so; others speak for themselves"`
 		}
 	}
 	post(api, "/actions", "actions", "act", "Pause or resume a job, or cancel a run, and write down who did", func(ctx context.Context, in *action) (Done, error) {
@@ -329,7 +337,8 @@ func (s *Server) orders(api huma.API) {
 // act does what a person asks for. A run that this daemon works on need not wait
 // for the store to tell that it shall end, nor for a store that is down.
 func (s *Server) act(ctx context.Context, a loom.Action) error {
-	a.By = cmp.Or(a.By, caller(ctx))
+	a.By = caller(ctx).onBehalf(a.By)
+	noted(ctx, a.Verb, a.Object, a.Why)
 	err := s.Store.Act(ctx, a)
 	if a.Verb != loom.VerbCancel || s.Control == nil || err != nil && problem(err).Type != "urn:loom:store-down" {
 		return err

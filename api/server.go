@@ -178,12 +178,6 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
 }
 
-// caller returns the name of who sent a request.
-func caller(ctx context.Context) string {
-	p, _ := ctx.Value(peerKey{}).(peer)
-	return p.name()
-}
-
 // outer is what happens to each request.
 func (s *Server) outer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -199,10 +193,12 @@ func (s *Server) outer(next http.Handler) http.Handler {
 			out.patience()
 			s.log().Debug("request", "method", r.Method, "path", r.URL.Path, "status", out.status, "took", time.Since(began))
 		}()
-		if p, ok := r.Context().Value(peerKey{}).(peer); !ok || !p.trusted() {
+		p, ok := r.Context().Value(peerKey{}).(peer)
+		if !ok || !p.trusted() {
 			refuse(p, ok).write(out)
 			return
 		}
+		r = r.WithContext(withPrincipal(r.Context(), Principal{Name: p.name(), Role: RoleAdmin, Via: "socket", own: true}))
 		if p := s.read(out, r); p != nil {
 			p.write(out)
 			return
