@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -686,9 +687,9 @@ func TestSchedulerStartsOnce(t *testing.T) {
 		does := &toil{}
 		job := w.toils("boot", "@reboot", does, "n")
 		job.Overlap = loom.OverlapAllow
-		f, fires := new(faults), 0
+		f, fires := new(faults), atomic.Int32{}
 		f.set(nil, func(op string) error {
-			if fires++; op == "fire" && fires < 10 {
+			if op == "fire" && fires.Add(1) < 10 {
 				return down(op)
 			}
 			return nil

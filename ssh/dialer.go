@@ -177,6 +177,7 @@ func (d *Dialer) connect(ctx context.Context, t *target) (*link, error) {
 	defer cancel()
 
 	wait, again := 100*time.Millisecond, false
+	var away error // how the server turned us away
 	for {
 		l, err := d.attempt(ctx, t, via)
 		d.note(t, err)
@@ -192,10 +193,14 @@ func (d *Dialer) connect(ctx context.Context, t *target) (*link, error) {
 			again = true
 			continue
 		}
+		if e := (*Error)(nil); away != nil && errors.Is(context.Cause(ctx), errConnectTimeout) && errors.As(err, &e) && e.Class == ClassTimeout {
+			err = away // which says more than that the last try had no time
+		}
 		if e := (*Error)(nil); !errors.As(err, &e) || e.Class != ClassReset || !sleep(ctx, jitter(wait)) {
 			d.leave(via)
 			return nil, err
 		}
+		away = err
 		wait = min(2*wait, 2*time.Second)
 	}
 }

@@ -60,7 +60,7 @@ func at(addr *net.TCPAddr) *loom.Node {
 func impatient(t *testing.T) *Dialer {
 	t.Helper()
 	d := dialer(t, "")
-	d.HostKeys, d.ConnectTimeout = loom.HostKeysOff, 700*time.Millisecond
+	d.HostKeys, d.ConnectTimeout = loom.HostKeysOff, 2*time.Second
 	return d
 }
 
@@ -96,7 +96,7 @@ func TestWhatAnswers(t *testing.T) {
 		{"hangs up", listen(t, func(net.Conn) {}), ClassReset, "broke"},
 		{"too many", listen(t, func(c net.Conn) { _, _ = io.WriteString(c, "Exceeded MaxStartups\r\n") }), ClassReset, "turns connections away"},
 		{"stuck in authentication", serve(t, &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) {
-			time.Sleep(2 * time.Second) //nolint:forbidigo // longer than we wait
+			time.Sleep(4 * time.Second) //nolint:forbidigo // longer than we wait
 			return nil, errors.New("no")
 		}}, nil), ClassTimeout, "authentication"},
 	} {
