@@ -46,6 +46,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	s.archive(api)
 	s.orders(api)
 	s.output(api, stopping)
+	s.streams(api, stopping)
 	s.ledger(mux)
 	s.probes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -340,6 +341,9 @@ func (s *Server) act(ctx context.Context, a loom.Action) error {
 	a.By = caller(ctx).onBehalf(a.By)
 	noted(ctx, a.Verb, a.Object, a.Why)
 	err := s.Store.Act(ctx, a)
+	if err == nil {
+		s.Feed.acted(a)
+	}
 	if a.Verb != loom.VerbCancel || s.Control == nil || err != nil && problem(err).Type != "urn:loom:store-down" {
 		return err
 	}

@@ -42,10 +42,12 @@ const Prefix = "/api/v1"
 type Server struct {
 	Store   loom.Store
 	Control Control      // nil: the store is all there is
+	Feed    *Feed        // what happens; nil: it is not told
 	Version string       // of the program
 	Log     *slog.Logger // nil: slog.Default()
 
 	health health
+	open   openStreams
 }
 
 // A Control is what a Server needs of the daemon around it. It is safe for

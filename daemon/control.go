@@ -22,7 +22,8 @@ type control struct {
 	reloader  *reloader
 	started   time.Time
 	state     string
-	store     string          // its kind
+	store     string // its kind
+	feed      *api.Feed
 	stopping  context.Context //nolint:containedctx // done when the daemon is to stop
 }
 
@@ -80,7 +81,7 @@ func (c *control) serveAPI(ctx context.Context, store loom.Store, log *slog.Logg
 		log.Error("commands can't reach this daemon", "err", err)
 		return func(context.Context) {}
 	}
-	server := &api.Server{Store: store, Control: c, Version: cli.Version(), Log: log}
+	server := &api.Server{Store: store, Control: c, Feed: c.feed, Version: cli.Version(), Log: log}
 	return func(ctx context.Context) {
 		if err := server.Serve(ctx, l); err != nil && !errors.Is(err, context.Canceled) {
 			log.Error("commands can't reach this daemon any more", "err", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/cli"
 	"github.com/dustinlacewell/loom/internal/why"
 )
@@ -112,9 +113,9 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer pool.Close() //nolint:errcheck // nobody is left to tell
 	logs := newJobLogs(m, log)
 	defer logs.close()
-	words := loom.LogEvents(log)
+	words, feed := loom.LogEvents(log), new(api.Feed)
 	scheduler := &loom.Scheduler{Pool: pool, Store: store, Grace: m.Config.Grace, Log: log,
-		Observe: func(e loom.Event) { words(e); logs.observe(e) }}
+		Observe: func(e loom.Event) { words(e); logs.observe(e); feed.Observe(e) }}
 	scheduler.Load(m)
 
 	r.super = super
@@ -125,7 +126,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 		logs.load(now)
 		scheduler.Load(now)
 	}
-	r.tell = func(n news) { logNews(log, n) }
+	r.tell = func(n news) { logNews(log, n); tellNews(feed, n) }
 	announce(log, m, state.dir)
 
 	proc.serving.Store(true)
@@ -134,7 +135,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer wg.Wait()
 	rest, stop := context.WithCancel(context.WithoutCancel(ctx)) // what goes on while running work ends
 	defer stop()
-	c := &control{scheduler: scheduler, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx}
+	c := &control{scheduler: scheduler, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx, feed: feed}
 	c.remember(rest, &wg, store, log)
 	wg.Go(func() { r.run(ctx, proc.reload, again) })
 	wg.Go(func() { super.watchdog(rest, func() error { return alive(ctx, scheduler) }) })
@@ -150,6 +151,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 		<-ctx.Done()
 		log.Info("stopping", "why", signalName(ctx), "grace", m.Config.Grace)
 		super.stopping("waiting for running jobs")
+		feed.Publish(api.Event{Kind: api.KindStopping, Time: time.Now().UTC(), Text: signalName(ctx)})
 	})
 	super.ready(status(m, len(r.told)))
 	if err := scheduler.Run(ctx); err != nil {
