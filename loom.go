@@ -100,6 +100,9 @@ type Event struct {
 	Until time.Time // of KindTickMissed: the last tick, if it stands for several
 	Node  string    // "" if it is about the whole run
 
+	Outcome Outcome // of KindTickSkipped and KindTickMissed, unless it is about a run without a tick
+	Ticks   int     // of the same: how many ticks it stands for
+
 	Stream Stream  // of KindOutput
 	Text   string  // a line of output without its newline, a change, or a reason
 	More   bool    // the line was too long for one event and goes on in the next

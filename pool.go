@@ -76,6 +76,23 @@ func (p *Pool) Resize(most int) {
 	p.slots.resize(most)
 }
 
+// A PoolStats is how busy a Pool is.
+type PoolStats struct {
+	Busy    int // node-tasks that run
+	Max     int // that may run at once
+	Waiting int // runs that wait for a node-task to end
+	Conns   int // open connections to other machines
+}
+
+// Stats returns how busy the pool is now.
+func (p *Pool) Stats() PoolStats {
+	p.init()
+	var s PoolStats
+	s.Busy, s.Max, s.Waiting = p.slots.stats()
+	s.Conns = p.conns.count()
+	return s
+}
+
 // Run applies j to each of its targets, and returns when it has ended on all
 // of them. A node that fails doesn't stop the others: the error joins a
 // *NodeError for each that did not end well. The job was due at due. Run passes
@@ -635,4 +652,12 @@ func (s *slots) release() {
 	defer s.mu.Unlock()
 	s.free++
 	s.grant()
+}
+
+// stats returns how many slots are taken, how many there are, and how many wait
+// for one.
+func (s *slots) stats() (busy, most, waiting int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most - s.free, s.most, len(s.waiting)
 }

@@ -141,6 +141,23 @@ func (c *conns) expire(k *kept) {
 	_ = k.conn.Close() // nobody is left to tell
 }
 
+// count returns how many connections to other machines are open.
+func (c *conns) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, k := range c.kept {
+		select {
+		case <-k.ready:
+			if _, here := k.conn.(*localConn); !here {
+				n++
+			}
+		default: // it is being opened
+		}
+	}
+	return n
+}
+
 // spoolsOf returns what is known of what a node keeps for us.
 func (c *conns) spoolsOf(k *kept) *spools {
 	c.mu.Lock()

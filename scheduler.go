@@ -467,11 +467,17 @@ func (s *Scheduler) fired(f Firing, is Fired) {
 	} else if e != nil && f.Due.IsZero() && f.Run.Due.Equal(e.next) {
 		s.plan(e, f.Run.Due) // a tick that had an outcome before the clock went back
 	}
+	told := Event{Time: time.Now(), Job: f.Job, Due: cmp.Or(f.Due, f.Run.Due), Until: f.Until, Text: is.Why}
+	if !f.Due.IsZero() {
+		told.Outcome, told.Ticks = is.Outcome, cmp.Or(f.Ticks, 1)
+	}
 	switch {
 	case is.Outcome == OutcomeMissed:
-		s.event(Event{Kind: KindTickMissed, Time: time.Now(), Job: f.Job, Due: f.Due, Until: cmp.Or(f.Until, f.Due), Text: is.Why})
+		told.Kind, told.Until = KindTickMissed, cmp.Or(f.Until, f.Due)
+		s.event(told)
 	case is.Claim.Run.ID == "":
-		s.event(Event{Kind: KindTickSkipped, Time: time.Now(), Job: f.Job, Due: cmp.Or(f.Due, f.Run.Due), Until: f.Until, Text: is.Why})
+		told.Kind = KindTickSkipped
+		s.event(told)
 	case is.Claim.Epoch == 0:
 		s.waiting++
 		if f.Overlap == OverlapReplace {

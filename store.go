@@ -59,6 +59,12 @@ type Backuper interface {
 	Backup(ctx context.Context, file string) error
 }
 
+// A Sizer is a store that knows how much room it takes.
+type Sizer interface {
+	// Size returns the bytes that the store's files take.
+	Size(ctx context.Context) (int64, error)
+}
+
 // A Ledger is what running jobs needs from a store.
 type Ledger interface {
 	// Beat says that an instance is alive, and puts the runs of instances that

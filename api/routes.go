@@ -49,6 +49,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	s.streams(api, stopping)
 	s.ledger(mux)
 	s.probes(mux)
+	s.metrics(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		(&Problem{Type: "about:blank", Title: "Not found", Status: http.StatusNotFound,
 			Detail: fmt.Sprintf("nothing answers %s %s here: /openapi.json says what does", r.Method, r.URL.Path)}).write(w)

@@ -43,6 +43,7 @@ type Server struct {
 	Store   loom.Store
 	Control Control      // nil: the store is all there is
 	Feed    *Feed        // what happens; nil: it is not told
+	Metrics *Metrics     // counts it; nil: nobody does
 	Version string       // of the program
 	Log     *slog.Logger // nil: slog.Default()
 

@@ -24,6 +24,7 @@ type control struct {
 	state     string
 	store     string // its kind
 	feed      *api.Feed
+	metrics   *api.Metrics
 	stopping  context.Context //nolint:containedctx // done when the daemon is to stop
 }
 
@@ -81,7 +82,7 @@ func (c *control) serveAPI(ctx context.Context, store loom.Store, log *slog.Logg
 		log.Error("commands can't reach this daemon", "err", err)
 		return func(context.Context) {}
 	}
-	server := &api.Server{Store: store, Control: c, Feed: c.feed, Version: cli.Version(), Log: log}
+	server := &api.Server{Store: store, Control: c, Feed: c.feed, Metrics: c.metrics, Version: cli.Version(), Log: log}
 	return func(ctx context.Context) {
 		if err := server.Serve(ctx, l); err != nil && !errors.Is(err, context.Canceled) {
 			log.Error("commands can't reach this daemon any more", "err", err)

@@ -113,9 +113,9 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer pool.Close() //nolint:errcheck // nobody is left to tell
 	logs := newJobLogs(m, log)
 	defer logs.close()
-	words, feed := loom.LogEvents(log), new(api.Feed)
+	words, feed, metrics := loom.LogEvents(log), new(api.Feed), &api.Metrics{Pool: pool}
 	scheduler := &loom.Scheduler{Pool: pool, Store: store, Grace: m.Config.Grace, Log: log,
-		Observe: func(e loom.Event) { words(e); logs.observe(e); feed.Observe(e) }}
+		Observe: func(e loom.Event) { words(e); logs.observe(e); feed.Observe(e); metrics.Observe(e) }}
 	scheduler.Load(m)
 
 	r.super = super
@@ -135,7 +135,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer wg.Wait()
 	rest, stop := context.WithCancel(context.WithoutCancel(ctx)) // what goes on while running work ends
 	defer stop()
-	c := &control{scheduler: scheduler, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx, feed: feed}
+	c := &control{scheduler: scheduler, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx, feed: feed, metrics: metrics}
 	c.remember(rest, &wg, store, log)
 	wg.Go(func() { r.run(ctx, proc.reload, again) })
 	wg.Go(func() { super.watchdog(rest, func() error { return alive(ctx, scheduler) }) })

@@ -69,6 +69,7 @@ type Store struct {
 var (
 	_ loom.Store    = (*Store)(nil)
 	_ loom.Backuper = (*Store)(nil)
+	_ loom.Sizer    = (*Store)(nil)
 )
 
 // Open is Open with options.
@@ -252,4 +253,17 @@ func (s *Store) Check(ctx context.Context) error {
 			loom.ErrStoreDown, s.file, errors.Join(errs...))
 	}
 	return nil
+}
+
+// Size returns the bytes that the store's file and its log take.
+func (s *Store) Size(context.Context) (int64, error) {
+	info, err := os.Stat(s.file)
+	if err != nil {
+		return 0, s.explain(err)
+	}
+	size := info.Size()
+	if wal, err := os.Stat(s.file + "-wal"); err == nil {
+		size += wal.Size()
+	}
+	return size, nil
 }
