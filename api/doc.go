@@ -1,10 +1,12 @@
-// Package api is the daemon's door: HTTP under /api/v1 over a unix socket in the
-// state directory, and the Client that speaks it.
+// Package api is how others reach the daemon: HTTP under /api/v1 over a unix socket
+// in the state directory, and through other doors where the configuration wants
+// them, and the Client that speaks it.
 //
 // The [Server] shows what the store remembers and takes orders for the daemon. The
 // document at /openapi.json is made from its handlers. /healthz says that the
-// process answers, /readyz that it can work. Whoever connects must be the daemon's
-// own user, or root: the kernel says who it is.
+// process answers, /readyz that it can work. Who connects to the socket must be the
+// daemon's own user, or root: the kernel says who it is. Others have a [Token], with
+// a [Role]; each operation names the least role that may ask for it.
 //
 // The [Client] is a loom.Store, so that a command works on the daemon's memory as
 // it would on its own: to read it, and to record a run of its own in it. That last
@@ -22,8 +24,11 @@
 //	urn:loom:store-down   503  loom.ErrStoreDown
 //	urn:loom:exists       409  fs.ErrExist
 //	urn:loom:denied       403  fs.ErrPermission
+//	urn:loom:unauthorized 401  fs.ErrPermission
 //	urn:loom:unsupported  501  errors.ErrUnsupported
 //	urn:loom:invalid      422
+//	urn:loom:misdirected  421
+//	urn:loom:too-many     429
 //
 // Lists that can be long come in pages: an object with items and, if there may be
 // more, next, which is a parameter of the next request.

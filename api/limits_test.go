@@ -86,7 +86,7 @@ func TestSlowClients(t *testing.T) {
 				p := newPipes()
 				ctx, cancel := context.WithCancel(t.Context())
 				served := make(chan error, 1)
-				go func() { served <- (&Server{Store: store}).serve(ctx, p, own) }()
+				go func() { served <- (&Server{Store: store}).serve(ctx, &Door{Listener: p}, own) }()
 				c := p.dial()
 				defer c.Close()
 				go io.WriteString(c, tt.sends)
@@ -121,7 +121,7 @@ func TestStopWithinReason(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		store := &stuck{}
-		go func() { served <- (&Server{Store: store}).serve(ctx, p, own) }()
+		go func() { served <- (&Server{Store: store}).serve(ctx, &Door{Listener: p}, own) }()
 		c, stubborn := p.dial(), p.dial()
 		defer c.Close()
 		defer stubborn.Close()
@@ -168,9 +168,9 @@ func TestTrusted(t *testing.T) {
 			t.Errorf("uid %d: %v, want %v", uid, got, want)
 		}
 	}
-	h := (&Server{Store: &memory.Store{}}).outer(http.NotFoundHandler())
+	h := (&Server{Store: &memory.Store{}}).outer(&Door{Listener: newPipes()}, http.NotFoundHandler())
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "http://loomd/", nil))
 	if w.Code != http.StatusForbidden {
 		t.Errorf("of nobody knows whom: %d", w.Code)
 	}
@@ -233,7 +233,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add("POST", "/api/v1/ledger/finish", `{"Claim":{"Run":{"ID":"r"},"Owner":"x","Epoch":1},"End":{"Status":"ok"},"Events":[{"kind":"node-ended"}]}`)
 	f.Add("POST", "/api/v1/ledger/beat", `{"ID":"x"}`)
 	s := &Server{Store: &memory.Store{}}
-	h := s.outer(s.routes(f.Context().Done()))
+	h := s.outer(&Door{Listener: newPipes()}, s.routes(f.Context().Done()))
 	f.Fuzz(func(t *testing.T, method, path, text string) {
 		if strings.Contains(path, "wait=") {
 			t.Skip()
@@ -265,7 +265,7 @@ func TestLongWork(t *testing.T) {
 		p := newPipes()
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
-		go func() { served <- (&Server{Store: slow{}}).serve(ctx, p, own) }()
+		go func() { served <- (&Server{Store: slow{}}).serve(ctx, &Door{Listener: p}, own) }()
 		for path, body := range map[string]string{"backup": `{"file":"/none/x"}`, "ledger/trim": `{}`} {
 			c := p.dial()
 			defer c.Close()

@@ -4,11 +4,16 @@ package api
 
 import "golang.org/x/sys/unix"
 
-// peerUID is the user who is at the other end of a socket (unix(4)).
-func peerUID(fd int) (int, error) {
+// peerOfFD is the user who is at the other end of a socket (unix(4)), with up to
+// 16 groups.
+func peerOfFD(fd int) (peer, error) {
 	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	if err != nil {
-		return 0, err
+		return peer{}, err
 	}
-	return int(cred.Uid), nil
+	p := peer{uid: int(cred.Uid)}
+	for _, gid := range cred.Groups[:min(int(cred.Ngroups), len(cred.Groups))] {
+		p.groups = append(p.groups, int(gid))
+	}
+	return p, nil
 }

@@ -12,7 +12,7 @@ func peerOf(c syscall.Conn) (peer, error) {
 	}
 	var p peer
 	var failed error
-	if err := sc.Control(func(fd uintptr) { p.uid, failed = peerUID(int(fd)) }); err != nil {
+	if err := sc.Control(func(fd uintptr) { p, failed = peerOfFD(int(fd)) }); err != nil {
 		return peer{}, err
 	}
 	if failed != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"slices"
 
 	"github.com/dustinlacewell/loom"
 )
@@ -52,12 +53,7 @@ func (p *Problem) Error() string {
 
 // Is reports whether the problem's type stands for target.
 func (p *Problem) Is(target error) bool {
-	for _, k := range kinds() {
-		if k.uri == p.Type {
-			return k.err == target
-		}
-	}
-	return false
+	return slices.ContainsFunc(kinds(), func(k kind) bool { return k.uri == p.Type && k.err == target })
 }
 
 // GetStatus makes the problem an answer of huma's.
@@ -84,10 +80,16 @@ func kinds() []kind {
 		{"urn:loom:store-down", "The store is down", http.StatusServiceUnavailable, loom.ErrStoreDown},
 		{"urn:loom:exists", "It exists already", http.StatusConflict, fs.ErrExist},
 		{"urn:loom:denied", "Not permitted", http.StatusForbidden, fs.ErrPermission},
+		{"urn:loom:unauthorized", "It is not known who asks", http.StatusUnauthorized, errUnauthorized},
+		{"urn:loom:unauthorized", "It is not known who asks", http.StatusUnauthorized, fs.ErrPermission},
 		{"urn:loom:unsupported", "Not supported", http.StatusNotImplemented, errors.ErrUnsupported},
 		{"urn:loom:invalid", "The request makes no sense", http.StatusUnprocessableEntity, errInvalid},
 	}
 }
+
+// errUnauthorized is behind requests of which it is not known, or not believed,
+// whose they are.
+var errUnauthorized = errors.New("not let in")
 
 // errInvalid is behind what a caller asks for in vain.
 var errInvalid = errors.New("invalid")

@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -30,6 +28,8 @@ const (
 	stopTime   = 5 * time.Second // for requests to end when the server stops
 	lastTime   = time.Second     // and to be told that they were cut off
 
+	streamsOfConn = 100 // requests at once over one connection of HTTP/2
+
 	headerBytes = 128 << 10
 	bodyBytes   = 1 << 20
 	ledgerBytes = 64 << 20
@@ -44,11 +44,16 @@ type Server struct {
 	Control Control      // nil: the store is all there is
 	Feed    *Feed        // what happens; nil: it is not told
 	Metrics *Metrics     // counts it; nil: nobody does
+	Tokens  *Tokens      // nil: nobody comes in with one
 	Version string       // of the program
 	Log     *slog.Logger // nil: slog.Default()
 
 	health health
 	open   openStreams
+
+	mu      sync.Mutex
+	stop    <-chan struct{}
+	handler http.Handler
 }
 
 // A Control is what a Server needs of the daemon around it. It is safe for
@@ -77,20 +82,37 @@ type Control interface {
 	Reload(ctx context.Context) error
 }
 
-// Serve answers requests that come over l, which it closes, until ctx ends.
-// Requests that wait for something are then answered at once, others are given a
-// few seconds. It returns when all have ended.
+// Serve is Open for a unix socket through which only the daemon's own user and
+// root come in.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	return s.serve(ctx, l, withPeer)
+	return s.Open(ctx, &Door{Listener: l})
 }
 
-// serve is Serve, given who says who is at the other end of a connection.
-func (s *Server) serve(ctx context.Context, l net.Listener, identify func(context.Context, net.Conn) context.Context) error {
+// Open answers requests that come through a door, until ctx ends. Requests that
+// wait for something are then answered at once, others are given a few seconds. It
+// returns when all have ended. A server may have any number of doors open at once.
+func (s *Server) Open(ctx context.Context, d *Door) error {
+	return s.serve(ctx, d, d.identify)
+}
+
+// serve is Open, given who says who is at the other end of a connection.
+func (s *Server) serve(ctx context.Context, d *Door, identify func(context.Context, net.Conn) context.Context) error {
+	if err := d.open(); err != nil {
+		return errors.Join(err, d.Listener.Close())
+	}
 	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	if s.Tokens != nil {
+		watching, done := context.WithCancel(base)
+		defer done()
+		tasks.Go(func() { s.Tokens.watch(watching) })
+	}
 	var active requests
+	l := limit(d.Listener, mostConns, mostFromOne, s.log())
 	srv := &http.Server{
-		Handler:           active.count(s.outer(s.routes(ctx.Done()))),
+		Handler:           active.count(s.outer(d, s.routesFor(ctx.Done()))),
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    headerBytes,
@@ -99,7 +121,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, identify func(contex
 		ErrorLog:          slog.NewLogLogger(s.log().Handler(), slog.LevelDebug), // what clients do wrong
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	go func() { served <- serveOn(srv, l, d.Certificate) }()
 	var err error
 	select {
 	case err = <-served:
@@ -119,6 +141,26 @@ func (s *Server) serve(ctx context.Context, l net.Listener, identify func(contex
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+// serveOn serves with TLS, if there is a certificate for it.
+func serveOn(srv *http.Server, l net.Listener, c *Certificate) error {
+	if c == nil {
+		return srv.Serve(l)
+	}
+	srv.TLSConfig = c.config()
+	srv.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streamsOfConn, SendPingTimeout: writeTime, PingTimeout: writeTime, WriteByteTimeout: writeTime}
+	return srv.ServeTLS(l, "", "")
+}
+
+// routesFor returns the routes, which all doors that close together share.
+func (s *Server) routesFor(stop <-chan struct{}) http.Handler {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.handler == nil || s.stop != stop {
+		s.stop, s.handler = stop, s.routes(stop)
+	}
+	return s.handler
 }
 
 // shutdown reports whether all requests have ended in a time.
@@ -166,23 +208,8 @@ func (q *requests) wait() {
 	q.active.Wait()
 }
 
-type peerKey struct{}
-
-// withPeer notes who is at the other end of a connection.
-func withPeer(ctx context.Context, c net.Conn) context.Context {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return ctx
-	}
-	p, err := peerOf(u)
-	if err != nil {
-		return ctx // nobody is trusted then
-	}
-	return context.WithValue(ctx, peerKey{}, p)
-}
-
-// outer is what happens to each request.
-func (s *Server) outer(next http.Handler) http.Handler {
+// outer is what happens to each request that comes through a door.
+func (s *Server) outer(d *Door, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &answer{ResponseWriter: w, control: http.NewResponseController(w)}
 		began := time.Now()
@@ -196,31 +223,21 @@ func (s *Server) outer(next http.Handler) http.Handler {
 			out.patience()
 			s.log().Debug("request", "method", r.Method, "path", r.URL.Path, "status", out.status, "took", time.Since(began))
 		}()
-		p, ok := r.Context().Value(peerKey{}).(peer)
-		if !ok || !p.trusted() {
-			refuse(p, ok).write(out)
-			return
+		d.protect(out.Header())
+		if len(r.TransferEncoding) > 0 { // whoever sees another end of it than we do shall not go on from there
+			out.Header().Set("Connection", "close")
 		}
-		r = r.WithContext(withPrincipal(r.Context(), Principal{Name: p.name(), Role: RoleAdmin, Via: "socket", own: true}))
-		if p := s.read(out, r); p != nil {
+		admitted, leave, p := s.admit(d, out, r)
+		if p == nil {
+			defer leave()
+			p = s.read(out, admitted)
+		}
+		if p != nil {
 			p.write(out)
 			return
 		}
-		next.ServeHTTP(out, r)
+		next.ServeHTTP(out, admitted)
 	})
-}
-
-// refuse says why a peer is not let in.
-func refuse(p peer, known bool) *Problem {
-	who, own := "whoever connects this way", peer{uid: os.Getuid()}
-	if known {
-		who = "user " + p.name()
-	}
-	only := own.name() + " and root"
-	if own.uid == 0 {
-		only = "root"
-	}
-	return problem(fmt.Errorf("%w: %s is not let in: this daemon works for %s", fs.ErrPermission, who, only))
 }
 
 // read takes all of a request's body, of which there may be so much, in a time
@@ -230,14 +247,17 @@ func (s *Server) read(w *answer, r *http.Request) *Problem {
 		return nil
 	}
 	most := int64(bodyBytes)
-	if strings.HasPrefix(r.URL.Path, ledgerPrefix) {
+	if caller(r.Context()).own && strings.HasPrefix(r.URL.Path, ledgerPrefix) {
 		most = ledgerBytes
 	}
+	if r.ContentLength > most {
+		w.hangUp(r)
+		return tooLarge(most)
+	}
 	_ = w.control.SetReadDeadline(time.Now().Add(bodyTime)) // a connection has one
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	text, err := io.ReadAll(http.MaxBytesReader(w.ResponseWriter, r.Body, most))
 	if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &Problem{Type: "about:blank", Title: "The request is too large", Status: http.StatusRequestEntityTooLarge,
-			Detail: fmt.Sprintf("the request is larger than %d bytes, which is all that is taken", tooLong.Limit)}
+		return tooLarge(tooLong.Limit)
 	}
 	if err != nil {
 		return &Problem{Type: "about:blank", Title: "The request is incomplete", Status: http.StatusRequestTimeout,
@@ -246,6 +266,11 @@ func (s *Server) read(w *answer, r *http.Request) *Problem {
 	_ = w.control.SetReadDeadline(time.Time{})
 	r.Body = io.NopCloser(bytes.NewReader(text))
 	return nil
+}
+
+func tooLarge(most int64) *Problem {
+	return &Problem{Type: "about:blank", Title: "The request is too large", Status: http.StatusRequestEntityTooLarge,
+		Detail: fmt.Sprintf("the request is larger than %d bytes, which is all that is taken", most)}
 }
 
 // An answer is written in pieces, each of which must be read within a time.
@@ -257,6 +282,17 @@ type answer struct {
 
 // Unwrap is for http.ResponseController.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// hangUp has the connection closed after the answer, without reading the request's
+// body. A client that is still sending gets a moment to see the answer: so http
+// does it where it is told of a body's limit.
+func (a *answer) hangUp(r *http.Request) {
+	a.Header().Set("Connection", "close")
+	if r.Header.Get("Expect") == "" {
+		_ = a.control.SetReadDeadline(time.Now().Add(lastTime))
+		_, _ = http.MaxBytesReader(a.ResponseWriter, r.Body, 0).Read(make([]byte, 1))
+	}
+}
 
 func (a *answer) patience() { _ = a.control.SetWriteDeadline(time.Now().Add(writeTime)) }
 

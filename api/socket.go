@@ -84,7 +84,10 @@ func cause(err error) error {
 }
 
 // A peer is who is at the other end of a connection.
-type peer struct{ uid int }
+type peer struct {
+	uid    int
+	groups []int // that the process there has
+}
 
 // trusted reports whether the peer may do all that the daemon's user may.
 func (p peer) trusted() bool { return p.uid == 0 || p.uid == os.Getuid() }
