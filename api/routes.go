@@ -47,6 +47,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	s.orders(api)
 	s.output(api, stopping)
 	s.streams(api, stopping)
+	s.tokens(api)
 	s.ledger(mux)
 	s.probes(mux)
 	s.metrics(mux)
