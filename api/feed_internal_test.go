@@ -232,7 +232,7 @@ func TestStreamOfOneWhoDoesNotRead(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		s := &Server{Store: &memory.Store{}, Feed: f}
-		go func() { served <- s.serve(ctx, p, own) }()
+		go func() { served <- s.serve(ctx, &Door{Listener: p}, own) }()
 		const ask = "GET /api/v1/events HTTP/1.1\r\nHost: loomd\r\nConnection: close\r\n\r\n"
 		deaf, slow, good := p.dial(), p.dial(), p.dial()
 		for _, c := range []io.ReadWriteCloser{deaf, slow, good} {
@@ -283,7 +283,7 @@ func TestStreamOfRareEvents(t *testing.T) {
 		p := newPipes()
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
-		go func() { served <- (&Server{Store: &memory.Store{}, Feed: f}).serve(ctx, p, own) }()
+		go func() { served <- (&Server{Store: &memory.Store{}, Feed: f}).serve(ctx, &Door{Listener: p}, own) }()
 		c := p.dial()
 		defer c.Close()
 		go io.WriteString(c, "GET /api/v1/events?job=rare HTTP/1.1\r\nHost: loomd\r\n\r\n")
