@@ -53,6 +53,8 @@ type Job struct {
 	File string // where it was defined; "" for a job made in Go
 	Line int
 	Col  int
+
+	secrets *Redactor // of the manifest it is from
 }
 
 // SudoDefault as the Sudo of a job is the user that each node's own Sudo names,

@@ -35,7 +35,10 @@ type Manifest struct {
 	// anything else of Loom's.
 	Ignored []string
 
+	Secrets []SecretUse // by name and place
+
 	inventory *inventory
+	redactor  *Redactor
 }
 
 // A ManifestError is one mistake in a configuration file, at its place.
@@ -69,22 +72,10 @@ func DefaultFiles() []string {
 // by file and line, and then there is no manifest; it wraps fs.ErrNotExist if
 // there is no main file.
 //
-// An executable nodes file is run, for 30 seconds at most.
+// An executable nodes file is run, for 30 seconds at most. A manifest that uses
+// secrets needs a [ManifestReader], which can be told how to read them.
 func ReadManifest(file string, reg *Registry) (*Manifest, error) {
-	return readManifest(context.Background(), file, reg)
-}
-
-func readManifest(ctx context.Context, file string, reg *Registry) (*Manifest, error) {
-	main, err := findMain(file)
-	if err != nil {
-		return nil, err
-	}
-	r := ManifestReader{Tasks: reg, strict: true}
-	a := r.assemble(ctx, main)
-	if len(a.problems()) > 0 {
-		return nil, joinProblems(a.problems())
-	}
-	return a.manifest(), nil
+	return (&ManifestReader{File: file, Tasks: reg, Strict: true}).Read(context.Background())
 }
 
 // ReadConfig reads the main file alone, and returns what it says as far as that
@@ -96,7 +87,7 @@ func ReadConfig(file string) (Config, error) {
 		return Config{}, err
 	}
 	d := newDisk()
-	a := &assembly{load: newLoad(main, nil, d, d), disk: d}
+	a := &assembly{load: newLoad(context.Background(), main, nil, d, d), disk: d}
 	a.main()
 	c := a.config
 	c.State = new(ManifestReader).stateDir(a)

@@ -41,7 +41,13 @@ type entryFile struct {
 }
 
 func (a *assembly) problems() []*ManifestError {
-	return sortProblems(append(slices.Clone(a.baseProblems), a.fileProblems...))
+	all := sortProblems(append(slices.Clone(a.baseProblems), a.fileProblems...))
+	for i, p := range all {
+		if err := a.secrets.redactor.error(p.Err); err != p.Err { //nolint:errorlint // whether it is another one
+			all[i] = &ManifestError{File: p.File, Line: p.Line, Col: p.Col, Err: err}
+		}
+	}
+	return all
 }
 
 // assemble reads everything, again if it changes meanwhile, so that the result
@@ -64,7 +70,7 @@ func (r *ManifestReader) assemble(ctx context.Context, main string) *assembly {
 
 func (r *ManifestReader) assembleOnce(ctx context.Context, main string) *assembly {
 	d := newDisk()
-	a := &assembly{load: newLoad(main, r.Tasks, d, d), disk: d}
+	a := &assembly{load: r.newLoad(ctx, main, d, d), disk: d}
 	ok := a.base(func(file string) ([]byte, error) { return r.nodesText(ctx, a.load, d, file) })
 	r.remember(a)
 	a.good = r.good
@@ -106,8 +112,7 @@ func (r *ManifestReader) nodesText(ctx context.Context, l *load, d *disk, file s
 	if err := readable(info, file); err != nil {
 		return nil, err
 	}
-	fresh := l.config.InventoryRefresh - l.config.InventoryRefresh/10 // a timer may be early
-	if r.printed.of.same(info) && time.Since(r.printed.at) < fresh {
+	if r.printed.of.same(info) && time.Since(r.printed.at) < fresh(l.config.InventoryRefresh) {
 		return r.printed.text, nil
 	}
 	text, err := runInventory(ctx, file, cmp.Or(l.dir, "."))
@@ -364,12 +369,16 @@ func (a *assembly) circles() map[*entryFile][]*ManifestError {
 // manifest returns what was put together.
 func (a *assembly) manifest() *Manifest {
 	m := &Manifest{File: a.file, Config: a.config, Nodes: a.inventory.nodes, Files: a.disk.files(),
-		Warnings: a.allWarnings(), Problems: a.problems(), Ignored: a.ignored, inventory: a.inventory}
+		Warnings: a.allWarnings(), Problems: a.problems(), Ignored: a.ignored, Secrets: a.secretUses(),
+		inventory: a.inventory, redactor: a.secrets.redactor}
 	for _, e := range a.entries {
 		if e.use == nil {
 			continue
 		}
 		m.Jobs = append(m.Jobs, e.use.jobs...)
+		for _, j := range e.use.jobs {
+			j.secrets = m.redactor
+		}
 		if e.stale {
 			m.Stale = append(m.Stale, e.name)
 		}

@@ -1,6 +1,7 @@
 package loom
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/dustinlacewell/loom/internal/bind"
+	"github.com/dustinlacewell/loom/internal/source"
 )
 
 // Config is what the main file says beside where nodes and jobs are.
@@ -31,7 +33,7 @@ type Config struct {
 	History History
 
 	Notify  map[string]map[string]any // notification targets by name, as they were written
-	Secrets string                    // file of secrets; "": none
+	Secrets SecretsConfig
 }
 
 // SSHConfig says how nodes are reached. The zero value is what ssh(1) does.
@@ -110,10 +112,6 @@ type historySpec struct {
 	Output    sizeSpec
 }
 
-type secretsSpec struct {
-	File string
-}
-
 type (
 	hostKeysSpec HostKeys
 	listenSpec   string
@@ -157,8 +155,6 @@ func unactedConfig(key string) string {
 		return noEffect(key, "there is no API yet")
 	case "notify":
 		return noEffect(key, "nobody is told")
-	case "secrets":
-		return noEffect(key, "there is no store of secrets yet")
 	}
 	return ""
 }
@@ -170,7 +166,7 @@ func (l *load) main() bool {
 		l.reportFile(l.file, err)
 		return false
 	}
-	tree := l.parse(l.file, text, nil)
+	tree := l.parseMain(text)
 	if tree.Broken {
 		return false
 	}
@@ -192,6 +188,27 @@ func (l *load) main() bool {
 	l.jobsPath, l.dataFile = l.mentioned(spec.JobsPath), l.mentioned(spec.DataFile)
 	l.readDefaults(spec.Defaults)
 	return true
+}
+
+// parseMain is parse for the main file, which says itself where the secrets in it
+// are.
+func (l *load) parseMain(text []byte) *source.Tree {
+	tree, problems := l.set.Parse(l.file, text, nil)
+	l.report(problems...)
+	if tree.Root != nil {
+		keys := l.keys(tree.Root)
+		state := defaultState(l.home)
+		if s, ok := keys["state"]; ok {
+			l.expand(s.Value)
+			state = cmp.Or(l.path(s.Value.Value), state)
+		}
+		if s, ok := keys["secrets"]; ok {
+			l.expand(s.Value)
+			l.openSecrets(s.Value, state)
+		}
+	}
+	l.expand(tree.Root)
+	return tree
 }
 
 // keys returns the keys of a mapping by name. Mistakes are reported by whoever
@@ -256,6 +273,9 @@ func (l *load) checkMain(spec *mainSpec, keys map[string]bind.Pair) {
 	if _, ok := keys["inventory_refresh"]; ok && spec.InventoryRefresh < time.Second {
 		l.report(problemAt(at("inventory_refresh"), "inventory_refresh: write a duration from 1s"))
 	}
+	if p, ok := keys["secrets"]; ok {
+		l.checkSecrets(&spec.Secrets, p.Key)
+	}
 	if spec.History.KeepRuns < 0 {
 		l.report(problemAt(at("history"), "history.keep_runs: write a number from 0, not %d", spec.History.KeepRuns))
 	}
@@ -279,11 +299,11 @@ func (l *load) configure(spec *mainSpec, keys map[string]bind.Pair) {
 		},
 		API:     APIConfig{Listen: string(spec.API.Listen), HTTP: string(spec.API.HTTP)},
 		History: History{Keep: spec.History.Keep, KeepRuns: spec.History.KeepRuns, KeepTicks: spec.History.KeepTicks, Output: int64(spec.History.Output)},
-		Secrets: l.path(spec.Secrets.File),
 	}
 	if c.State == "" {
 		c.State = defaultState(l.home)
 	}
+	c.Secrets = spec.Secrets.config(l, c.State)
 	if c.API.Listen == "" {
 		c.API.Listen = "unix"
 	}
@@ -378,7 +398,7 @@ func defaultState(home string) string {
 }
 
 // lookup finds what ${env:NAME} and its like stand for.
-func (l *load) lookup(scheme, name string) (string, error) {
+func (l *load) lookup(n *yaml.Node, scheme, name string) (string, error) {
 	switch scheme {
 	case "env":
 		if !isVariable(name) {
@@ -395,7 +415,7 @@ func (l *load) lookup(scheme, name string) (string, error) {
 		}
 		return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
 	}
-	return "", fmt.Errorf("${secret:%s}: secrets need a store of secrets, which this version of Loom doesn't have yet; use ${file:PATH} or ${env:NAME}", name)
+	return l.secret(n, name)
 }
 
 func (l *load) similarVariable(name string) string {

@@ -133,6 +133,11 @@ func (l *load) node(p bind.Pair, spec *nodeSpec) *Node {
 		Sudo: Sudo{User: spec.Sudo.User, Password: spec.Sudo.Password}, Shell: spec.Shell, Env: spec.Env,
 		MaxSessions: spec.MaxSessions, Disabled: spec.Disabled,
 	}
+	for _, password := range []Secret{n.Password, n.Passphrase, n.Sudo.Password} {
+		if string(password) != n.User && string(password) != n.Name { // what all may know would only hide other text
+			l.secrets.redactor.Add(string(password))
+		}
+	}
 	at := func(key string) *yaml.Node {
 		if pair, ok := l.keys(p.Value)[key]; ok {
 			return pair.Value

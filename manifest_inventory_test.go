@@ -23,7 +23,7 @@ func readProgram(t *testing.T, script string) (*Manifest, error) {
 	if err := os.Chmod(filepath.Join(dir, "nodes"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return readManifest(t.Context(), filepath.Join(dir, "loom.yaml"), testTasks())
+	return (&ManifestReader{File: filepath.Join(dir, "loom.yaml"), Tasks: testTasks(), Strict: true}).Read(t.Context())
 }
 
 const ansibleList = `cat <<'END'

@@ -2,6 +2,7 @@ package loom
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +20,7 @@ import (
 // A load is one reading of the files: the main, nodes and data file first, which
 // are its base, then one job manifest after the other.
 type load struct {
+	ctx    context.Context //nolint:containedctx // a reading has one, and asks others where it looks up values
 	tasks  *Registry
 	origin origin
 	disk   *disk // where values of ${file:PATH} always come from
@@ -27,6 +29,8 @@ type load struct {
 	home   string
 
 	binder   bind.Binder
+	expander *source.Expander
+	secrets  secrets
 	here     string // the file that a problem without a place is in
 	set      source.Set
 	programs map[string]bool // texts that are what a program printed
@@ -61,8 +65,8 @@ type warning struct {
 }
 
 // newLoad begins a reading of the main file and what it names, from o.
-func newLoad(file string, tasks *Registry, o origin, d *disk) *load {
-	return &load{tasks: tasks, origin: o, disk: d, file: file, dir: dirOf(file), home: homeDir(),
+func newLoad(ctx context.Context, file string, tasks *Registry, o origin, d *disk) *load {
+	return &load{ctx: ctx, secrets: secrets{redactor: new(Redactor)}, tasks: tasks, origin: o, disk: d, file: file, dir: dirOf(file), home: homeDir(),
 		programs: map[string]bool{}, zones: map[string]*time.Location{}, cron: map[cronKey]cronResult{},
 		chosen: map[*yaml.Node]chosen{}, warnings: map[string]*warning{}, mentions: map[string]*yaml.Node{}, defaults: builtinDefaults()}
 }
@@ -72,8 +76,7 @@ func newLoad(file string, tasks *Registry, o origin, d *disk) *load {
 func (l *load) parse(name string, text []byte, shared *source.Tree) *source.Tree {
 	tree, problems := l.set.Parse(name, text, shared)
 	l.report(problems...)
-	expanded := source.Expand(tree.Root, l.lookup)
-	l.report(expanded...)
+	l.expand(tree.Root)
 	return tree
 }
 
@@ -92,6 +95,7 @@ func (l *load) located(p bind.Problem) *ManifestError {
 	if p.Line == source.Nowhere {
 		return nil
 	}
+	p = l.conceal(p)
 	file, line := l.set.Position(p.Line)
 	if p.First > 0 {
 		first, n := l.set.Position(p.First)
@@ -158,7 +162,7 @@ func (l *load) allWarnings() []*ManifestError {
 			places = fmt.Sprintf(" (in %d places of this file)", w.count)
 		}
 		out = append(out, &ManifestError{File: w.at.File, Line: w.at.Line, Col: w.at.Col,
-			Err: errors.New(w.why + places)})
+			Err: errors.New(l.secrets.redactor.Redact(w.why + places))})
 	}
 	return sortProblems(out)
 }

@@ -94,6 +94,20 @@ func (d *disk) read(name string) ([]byte, error) {
 	return text, nil
 }
 
+// note takes notice of a file or directory that somebody else reads.
+func (d *disk) note(name string) {
+	if d.seen[name] {
+		return
+	}
+	d.seen[name] = true
+	d.trails[name] = d.ways.trail(name)
+	info, err := os.Stat(name)
+	if err != nil {
+		info = nil
+	}
+	d.stamps[name] = stamp{info}
+}
+
 func readable(info fs.FileInfo, name string) error {
 	switch {
 	case !info.Mode().IsRegular():

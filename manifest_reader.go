@@ -34,7 +34,14 @@ type ManifestReader struct {
 	Tasks *Registry // what jobs can do
 	State string    // directory to remember good texts in; "": the main file's state
 
-	strict bool // nothing is remembered
+	// Strict remembers nothing: any mistake means that there is no manifest.
+	Strict bool
+
+	// Secrets opens what knows the values of ${secret:NAME}. Nil: there can be none.
+	Secrets func(SecretsConfig) (SecretSource, error)
+
+	// Redactor learns the secrets as they are read. Nil: one of the reader's own.
+	Redactor *Redactor
 
 	mu       sync.Mutex
 	last     *Manifest // what Read returned last
@@ -42,6 +49,7 @@ type ManifestReader struct {
 	asked    bool // whether there are good texts of an earlier process
 	jobsInfo fs.FileInfo
 	printed  printed
+	told     secretCache
 	files    []string
 }
 
@@ -60,12 +68,18 @@ type printed struct {
 func (r *ManifestReader) Read(ctx context.Context) (*Manifest, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.Redactor == nil {
+		r.Redactor = new(Redactor)
+	}
 	main, err := findMain(r.File)
+	if err != nil && r.Strict {
+		return nil, err
+	}
 	if err != nil {
 		problems := []*ManifestError{{File: mainName(r.File), Err: err}}
 		if r.last == nil {
 			r.recall(r.stateDir(nil), "")
-			r.last = r.fromGood()
+			r.last = r.fromGood(ctx)
 		}
 		return r.keep(problems, nil)
 	}
@@ -74,9 +88,16 @@ func (r *ManifestReader) Read(ctx context.Context) (*Manifest, error) {
 		return r.last, context.Cause(ctx)
 	}
 	problems := a.problems()
+	if r.Strict {
+		r.files = a.disk.files()
+		if len(problems) > 0 {
+			return nil, joinProblems(problems)
+		}
+		return a.manifest(), nil
+	}
 	if len(a.baseProblems) > 0 || a.whole {
 		if r.last == nil {
-			r.last = r.fromGood()
+			r.last = r.fromGood(ctx)
 		}
 		if r.last != nil || len(a.baseProblems) > 0 {
 			return r.keep(problems, a.disk)
@@ -103,12 +124,19 @@ func (r *ManifestReader) Files() []string {
 	return slices.Clone(r.files)
 }
 
-// Refresh makes the next Read run an executable nodes file again, however short
-// ago that was.
+// Refresh makes the next Read run an executable nodes file and the program that
+// knows secrets again, however short ago that was.
 func (r *ManifestReader) Refresh() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.printed = printed{}
+	r.printed, r.told = printed{}, secretCache{}
+}
+
+// newLoad is newLoad with what r knows.
+func (r *ManifestReader) newLoad(ctx context.Context, main string, o origin, d *disk) *load {
+	l := newLoad(ctx, main, r.Tasks, o, d)
+	l.secrets.open, l.secrets.cache, l.secrets.redactor = r.Secrets, &r.told, r.Redactor
+	return l
 }
 
 // keep returns the last good manifest with the problems of now.
@@ -236,7 +264,7 @@ func (r *ManifestReader) remember(a *assembly) {
 }
 
 func (r *ManifestReader) recall(dir, main string) {
-	if r.asked || r.strict {
+	if r.asked || r.Strict {
 		return
 	}
 	r.asked = true
@@ -249,12 +277,12 @@ func (r *ManifestReader) recall(dir, main string) {
 
 // fromGood makes a manifest of the good texts, or nil if they aren't good any
 // more.
-func (r *ManifestReader) fromGood() *Manifest {
+func (r *ManifestReader) fromGood(ctx context.Context) *Manifest {
 	if r.good == nil {
 		return nil
 	}
 	d := newDisk()
-	a := &assembly{load: newLoad(r.good.Main, r.Tasks, r.good, d), disk: d}
+	a := &assembly{load: r.newLoad(ctx, r.good.Main, r.good, d), disk: d}
 	if !a.base(r.good.read) {
 		return nil
 	}

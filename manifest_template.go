@@ -27,6 +27,8 @@ func (l *load) bindTask(j *Job, name *located, args, kwargs *yaml.Node) Task {
 	if refersNowhere(args) || refersNowhere(kwargs) {
 		return nil
 	}
+	l.warnExposed(t, args, kwargs)
+	args, kwargs = literally(args, l.expander.Templates), literally(kwargs, l.expander.Templates)
 	if !hasTemplate(args) && !hasTemplate(kwargs) {
 		task, problems := t.bind(&l.binder, args, kwargs, name.node)
 		l.report(problems...)

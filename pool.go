@@ -28,6 +28,10 @@ type Pool struct {
 	Output int64         // bytes of output that a Result keeps: half from the start, half from the end; 0: 1 MiB
 	Log    *slog.Logger  // nil: slog.Default()
 
+	// Redactor takes secrets out of output, reasons, changes and logs, of jobs
+	// that are not from a manifest, which has its own. Nil: there are none.
+	Redactor *Redactor
+
 	once  sync.Once
 	slots slots
 	conns conns
@@ -114,7 +118,7 @@ func (p *Pool) run(ctx context.Context, j *Job, r Run, left leftover, emit func(
 	if emit == nil {
 		emit = func(Event) {}
 	}
-	w := &work{pool: p, job: j, run: r, left: left, emit: emit, counts: map[Status]int{}}
+	w := &work{pool: p, job: j, run: r, left: left, emit: emit, secrets: cmp.Or(j.secrets, p.Redactor), counts: map[Status]int{}}
 	w.run.Status, w.run.Nodes = StatusRunning, len(j.Targets)
 	w.event(Event{Kind: KindRunStarted, Ran: w.record()})
 
@@ -144,6 +148,8 @@ type work struct {
 	run  Run
 	left leftover
 	emit func(Event)
+
+	secrets *Redactor // all that a node or a task says goes through it first
 
 	mu     sync.Mutex
 	counts map[Status]int
@@ -428,6 +434,7 @@ func (a *attempt) session(n *Node, c Conn) *Session {
 		Conn: &usedConn{Conn: c, used: &a.used},
 		Dir:  w.job.Dir, Env: w.job.Env,
 		OnChange: a.changed,
+		secrets:  w.secrets,
 	}
 	switch w.job.Sudo {
 	case "":
@@ -436,7 +443,7 @@ func (a *attempt) session(n *Node, c Conn) *Session {
 	default:
 		s = s.Sudo(w.job.Sudo)
 	}
-	s.Log = slog.New(&taskLog{loom: w.pool.log().Handler(), out: a.out, job: s.Job, run: s.RunID, node: n.Name})
+	s.Log = slog.New(w.secrets.Handler(&taskLog{loom: w.pool.log().Handler(), out: a.out, job: s.Job, run: s.RunID, node: n.Name}))
 	return s
 }
 
@@ -457,10 +464,11 @@ func (a *attempt) claim(s *Session, step int, node *spools) *Session {
 }
 
 func (a *attempt) changed(c Change) {
+	text := a.work.secrets.Redact(string(c))
 	a.mu.Lock()
-	a.changes = append(a.changes, string(c))
+	a.changes = append(a.changes, text)
 	a.mu.Unlock()
-	a.work.event(Event{Kind: KindChanged, Node: a.node.Name, Text: string(c)})
+	a.work.event(Event{Kind: KindChanged, Node: a.node.Name, Text: text})
 }
 
 // steps applies the job's task, or its steps in order. The first step that
@@ -519,19 +527,20 @@ func (a *attempt) judge(ctx context.Context, r *Result, err error) {
 	a.changes = nil
 	a.mu.Unlock()
 
+	err = a.work.secrets.error(err)
 	r.Status, r.ExitCode, r.Reason, r.Err = a.status(ctx, err, len(r.Changes) > 0), -1, "", err
 	if err == nil {
 		return
 	}
 	r.Reason = err.Error()
 	if skip, ok := errors.AsType[*SkipError](err); ok {
-		r.Reason = skip.Reason
+		r.Reason = a.work.secrets.Redact(skip.Reason)
 	}
 	if exit, ok := errors.AsType[*ExitError](err); ok {
 		r.ExitCode = exit.Code
 	}
 	if p, ok := errors.AsType[*PanicError](err); ok {
-		a.work.pool.log().Error("task panicked", "job", a.work.job.Name, "run", a.work.run.ID,
+		slog.New(a.work.secrets.Handler(a.work.pool.log().Handler())).Error("task panicked", "job", a.work.job.Name, "run", a.work.run.ID,
 			"node", a.node.Name, "panic", p.Value, "stack", string(p.Stack))
 	}
 }

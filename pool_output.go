@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/dustinlacewell/loom/internal/redact"
 )
 
 // longestLine is how many bytes of one line go into one event; a longer line
@@ -29,6 +31,7 @@ type output struct {
 	node string
 
 	mu      sync.Mutex
+	clean   map[Stream]*redact.Stream // without secrets, before it is cut
 	partial map[Stream][]byte
 	closed  bool
 
@@ -65,6 +68,25 @@ func (o *output) write(s Stream, p []byte) {
 	if o.closed {
 		return // an abandoned task still talks
 	}
+	o.cut(s, o.redacted(s, p))
+}
+
+// redacted returns what can be told of p, and of what was held back before.
+func (o *output) redacted(s Stream, p []byte) []byte {
+	if o.work.secrets == nil {
+		return p
+	}
+	if o.clean == nil {
+		o.clean = map[Stream]*redact.Stream{}
+	}
+	if o.clean[s] == nil {
+		o.clean[s] = o.work.secrets.stream()
+	}
+	return o.clean[s].Next(p)
+}
+
+// cut makes lines of what comes. o.mu is held.
+func (o *output) cut(s Stream, p []byte) {
 	for len(p) > 0 {
 		held := o.partial[s]
 		i := bytes.IndexByte(p, '\n')
@@ -124,6 +146,9 @@ func (o *output) close() ([]Line, int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range []Stream{Stdout, Stderr, Log} {
+		if held := o.clean[s]; held != nil {
+			o.cut(s, held.End())
+		}
 		if b := o.partial[s]; len(b) > 0 {
 			o.line(s, b, false)
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustinlacewell/loom/internal/redact"
 	"github.com/dustinlacewell/loom/internal/shell"
 )
 
@@ -41,6 +42,8 @@ type Session struct {
 	// OnChange is called for each change that the task reports; nil ignores
 	// them.
 	OnChange func(Change)
+
+	secrets *Redactor
 }
 
 // Run runs a shell command and copies what it prints to s.Out and s.Err. The
@@ -85,7 +88,7 @@ func (s *Session) Exec(ctx context.Context, c Command) error {
 		c.Password = s.Node.Sudo.Password
 	}
 
-	end := &tail{next: c.Stderr, most: 4 << 10}
+	end := &tail{next: c.Stderr, most: 4 << 10, clean: s.secrets.stream()}
 	if shell.Same(c.Stdout, c.Stderr) {
 		c.Stdout = end // they must stay the same writer
 	}
@@ -95,11 +98,19 @@ func (s *Session) Exec(ctx context.Context, c Command) error {
 		exec = s.resume
 	}
 	err := exec(ctx, c)
-	if exit, ok := errors.AsType[*ExitError](err); ok && exit.Stderr == "" {
-		exit.Stderr = end.String()
+	if exit, ok := errors.AsType[*ExitError](err); ok {
+		exit.Command = s.Redact(exit.Command) // before it is made shorter, which may cut a secret in two
+		if exit.Stderr == "" {
+			exit.Stderr = end.String()
+		}
 	}
 	return err
 }
+
+// Redact returns text without the secrets that the manifest knows. What a task
+// prints, logs, reports as a change or returns as an error is redacted by itself:
+// this is for text that is made shorter before, so that a secret may be cut in two.
+func (s *Session) Redact(text string) string { return s.secrets.Redact(text) }
 
 func (s *Session) environment(own map[string]string) map[string]string {
 	env := map[string]string{"LOOM_NODE": s.Node.Name}
@@ -165,15 +176,17 @@ func join(cmd string, words []string) string {
 
 // A tail passes on what is written and remembers the end of it.
 type tail struct {
-	next io.Writer
-	most int
-	end  []byte
+	next  io.Writer
+	most  int
+	clean *redact.Stream // takes secrets out of what is remembered; nil: there are none
+	end   []byte
 }
 
 func (t *tail) Write(p []byte) (int, error) {
-	t.end = append(t.end, p...)
-	if extra := len(t.end) - t.most; extra > 0 {
-		t.end = append(t.end[:0], t.end[extra:]...)
+	if t.clean != nil {
+		t.keep(t.clean.Next(p))
+	} else {
+		t.keep(p)
 	}
 	if t.next == nil {
 		return len(p), nil
@@ -181,4 +194,17 @@ func (t *tail) Write(p []byte) (int, error) {
 	return t.next.Write(p)
 }
 
-func (t *tail) String() string { return string(t.end) }
+func (t *tail) keep(p []byte) {
+	t.end = append(t.end, p...)
+	if extra := len(t.end) - t.most; extra > 0 {
+		t.end = append(t.end[:0], t.end[extra:]...)
+	}
+}
+
+// String returns the end of what was written, which must be all.
+func (t *tail) String() string {
+	if t.clean != nil {
+		t.keep(t.clean.End())
+	}
+	return string(t.end)
+}
