@@ -26,12 +26,13 @@ func card() []string {
 func arrows() map[string][]string {
 	outer := []string{"api", "cli", "cmd", "daemon", "notify", "resource", "store", "web"}
 	return map[string][]string{
-		"":       append(outer, "loomtest", "ssh", "tasks"),
-		"tasks":  append(outer, "loomtest", "ssh"),
-		"ssh":    append(outer, "loomtest", "tasks"),
+		"":       append(outer, "loomtest", "secret", "ssh", "tasks"),
+		"tasks":  append(outer, "loomtest", "secret", "ssh"),
+		"ssh":    append(outer, "loomtest", "secret", "tasks"),
 		"api":    {"cli", "cmd", "daemon", "loomtest", "notify", "resource", "ssh", "store", "tasks", "web"},
 		"cli":    {"cmd", "daemon", "loomtest", "ssh", "store", "tasks"},
 		"daemon": {"cmd", "loomtest", "ssh", "store", "tasks"},
+		"secret": append(outer, "loomtest", "ssh", "tasks"),
 		"store":  {"api", "cli", "cmd", "daemon", "loomtest", "notify", "resource", "ssh", "tasks", "web"},
 	}
 }

@@ -176,20 +176,21 @@ func (l *load) openSecrets(node *yaml.Node, state string) {
 	}
 }
 
-// secret returns the value of ${secret:NAME} in a value.
+// secret returns the value of ${secret:NAME} in a value; something, if it can't be
+// told, so that no other mistake follows.
 func (l *load) secret(n *yaml.Node, name string) (string, error) {
 	s := &l.secrets
 	s.uses = append(s.uses, secretUse{name, n})
 	if why := badSecretName(name); why != "" {
-		return "", fmt.Errorf("${secret:%s}: %s", name, why)
+		return redact.Mask, fmt.Errorf("${secret:%s}: %s", name, why)
 	}
 	switch {
 	case s.lame:
 		return redact.Mask, nil
 	case s.source == nil && s.open == nil:
-		return "", fmt.Errorf("${secret:%s}: this program was made without a way to read secrets", name)
+		return redact.Mask, fmt.Errorf("${secret:%s}: this program was made without a way to read secrets", name)
 	case s.source == nil:
-		return "", fmt.Errorf("${secret:%s}: the main file does not say where secrets are: add secrets: {file: secrets.age}", name)
+		return redact.Mask, fmt.Errorf("${secret:%s}: the main file does not say where secrets are: add secrets: {file: secrets.age}", name)
 	}
 	value, err := l.ask(name)
 	for _, file := range s.source.Files() {
@@ -197,9 +198,9 @@ func (l *load) secret(n *yaml.Node, name string) (string, error) {
 	}
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("${secret:%s}: %w", name, err)
+		return redact.Mask, fmt.Errorf("${secret:%s}: %w", name, err)
 	case value == "":
-		return "", fmt.Errorf("${secret:%s}: the secret is empty", name)
+		return redact.Mask, fmt.Errorf("${secret:%s}: the secret is empty", name)
 	case !redact.Fit(value):
 		l.warnUnacted(n, "short secret "+name, fmt.Sprintf("the secret %s has fewer than %d characters, so it can't be told from other text: it is shown wherever something prints it", name, redact.Shortest))
 	}

@@ -39,6 +39,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	config := huma.DefaultConfig("Loom", cmp.Or(s.Version, "devel"))
 	config.Info.Description = "What the daemon remembers, and orders for it."
 	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
+	s.redacting(&config)
 	config.RejectUnknownQueryParameters = true
 	api := humago.New(mux, config)
 	api.UseMiddleware(s.doorkeeper)

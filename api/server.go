@@ -48,6 +48,9 @@ type Server struct {
 	Version string       // of the program
 	Log     *slog.Logger // nil: slog.Default()
 
+	// Redact takes secrets out of a text. Nil: there are none.
+	Redact func(string) string
+
 	health health
 	open   openStreams
 

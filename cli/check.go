@@ -31,8 +31,8 @@ its file, line and column. It exits with 1 if there is any.`,
 		}
 		return pflag.NormalizedName(name)
 	})
-	cmd.RunE = func(*cobra.Command, []string) error {
-		m, err := loom.ReadManifest(p.Config, p.Tasks)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		m, err := p.read(cmd.Context())
 		if *output == "json" {
 			return p.checkedJSON(m, err)
 		}

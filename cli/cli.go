@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/secret"
 )
 
 // The exit statuses of every command. They do not change.
@@ -147,8 +148,8 @@ Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 }
 
 // manifest reads the configuration, and has the dialer heed it.
-func (p *Program) manifest() (*loom.Manifest, error) {
-	m, err := loom.ReadManifest(p.Config, p.Tasks)
+func (p *Program) manifest(ctx context.Context) (*loom.Manifest, error) {
+	m, err := p.read(ctx)
 	if err != nil {
 		return nil, &Error{Code: ExitFailed, Err: err}
 	}
@@ -165,7 +166,7 @@ func (p *Program) best(ctx context.Context) (*loom.Manifest, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what can't be removed harms nobody
-	r := loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: dir}
+	r := loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: dir, Secrets: secret.Open}
 	m, err := r.Read(ctx)
 	switch {
 	case ctx.Err() != nil:

@@ -40,7 +40,7 @@ With --from and --to it simulates any period.`,
 	state := stateFlag(cmd)
 	output := outputFlag(cmd, "table", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		m, err := p.manifest()
+		m, err := p.manifest(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -248,11 +248,11 @@ func names(nodes []*loom.Node) []string {
 }
 
 // completeJobs completes the names of jobs.
-func (p *Program) completeJobs(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (p *Program) completeJobs(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	m, err := loom.ReadManifest(p.Config, p.Tasks)
+	m, err := p.read(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

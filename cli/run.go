@@ -305,7 +305,8 @@ func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *ru
 	v := newView(p.Stdout, p.Stderr, mode, j.Targets)
 	v.plan = plan
 
-	pool := &loom.Pool{Dialer: p.Dialer, Max: m.Config.MaxWorkers, Output: m.Config.History.Output, Log: slog.New(slog.DiscardHandler)}
+	pool := &loom.Pool{Dialer: p.Dialer, Max: m.Config.MaxWorkers, Output: m.Config.History.Output, Log: slog.New(slog.DiscardHandler),
+		Redactor: m.Redactor()}
 	if f.most > 0 {
 		pool.Max = f.most
 	}
@@ -438,7 +439,7 @@ func (p *Program) completeTargets(cmd *cobra.Command, args []string, _ string) (
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
-	m, err := loom.ReadManifest(p.Config, p.Tasks)
+	m, err := p.read(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

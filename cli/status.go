@@ -97,7 +97,7 @@ func (p *Program) standing(ctx context.Context, m *memory, nothing error) (*stan
 	}
 	if !s.Daemon {
 		s.PID, s.Version = 0, ""
-		if _, err := loom.ReadManifest(p.Config, p.Tasks); err != nil {
+		if _, err := p.read(ctx); err != nil {
 			for _, problem := range Problems(err) {
 				s.Problems = append(s.Problems, problem.Error())
 			}

@@ -83,6 +83,7 @@ func (c *control) serveAPI(ctx context.Context, store loom.Store, log *slog.Logg
 		return func(context.Context) {}
 	}
 	server := &api.Server{Store: store, Control: c, Feed: c.feed, Metrics: c.metrics, Version: cli.Version(), Log: log}
+	server.Redact = c.reloader.reader.Redactor.Redact
 	return func(ctx context.Context) {
 		if err := server.Serve(ctx, l); err != nil && !errors.Is(err, context.Canceled) {
 			log.Error("commands can't reach this daemon any more", "err", err)

@@ -16,6 +16,7 @@ import (
 	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/cli"
 	"github.com/dustinlacewell/loom/internal/why"
+	"github.com/dustinlacewell/loom/secret"
 )
 
 // serveFlags are those of serve.
@@ -79,12 +80,14 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	if err != nil {
 		return err
 	}
+	red := new(loom.Redactor)
+	log = slog.New(red.Handler(log.Handler()))
 	before := slog.Default()
 	slog.SetDefault(log) // for a dialer that was not given one
 	defer slog.SetDefault(before)
 
 	r := &reloader{
-		reader: &loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: f.state},
+		reader: &loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: f.state, Secrets: secret.Open, Redactor: red},
 		watch:  newWatcher(log), log: log, asked: make(chan chan error),
 	}
 	defer r.watch.close()
@@ -109,7 +112,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	}
 
 	cli.Configure(p.Dialer, m.Config.SSH)
-	pool := &loom.Pool{Dialer: p.Dialer, Max: m.Config.MaxWorkers, Idle: m.Config.SSH.Idle, Output: m.Config.History.Output, Log: log}
+	pool := &loom.Pool{Dialer: p.Dialer, Max: m.Config.MaxWorkers, Idle: m.Config.SSH.Idle, Output: m.Config.History.Output, Log: log, Redactor: red}
 	defer pool.Close() //nolint:errcheck // nobody is left to tell
 	logs := newJobLogs(m, log)
 	defer logs.close()
