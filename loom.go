@@ -69,6 +69,7 @@ const (
 // A Result is what a run did on one node.
 type Result struct {
 	Run      string // its ID, if the result was read from a Store
+	Job      string // the run's, if the result was read from a Store
 	Node     string
 	Status   Status
 	ExitCode int      // of the command that failed; -1 if none did or it was killed by a signal

@@ -115,6 +115,16 @@ type Archive interface {
 	// what has ended.
 	Runs(ctx context.Context, q RunQuery) ([]Run, error)
 
+	// RecentRuns returns the newest runs of each of these jobs, so many of each at
+	// most: by job in the order asked for, newest first. They are without By,
+	// Targets, Reason and Counts, so that many jobs can be asked about at once.
+	RecentRuns(ctx context.Context, most int, jobs ...string) ([]Run, error)
+
+	// RecentResults returns the newest results on each of these nodes, so many of
+	// each at most: by node in the order asked for, newest first. They are as
+	// Results returns them.
+	RecentResults(ctx context.Context, most int, nodes ...string) ([]Result, error)
+
 	// Results returns results without their output, by run in the order
 	// asked for, then by node. Those that have not ended are running.
 	Results(ctx context.Context, q ResultQuery) ([]Result, error)

@@ -43,6 +43,7 @@ func (r Run) Loom() loom.Run {
 // A Result is what a run did on one node.
 type Result struct {
 	Run      string      `json:"run,omitempty"`
+	Job      string      `json:"job,omitempty"`
 	Node     string      `json:"node"`
 	Status   loom.Status `json:"status" doc:"running, ok, changed, failed, timeout, unreachable, cancelled, skipped or lost"`
 	ExitCode int         `json:"exit_code" doc:"Of the command that failed; -1 if none did, or a signal ended it"`
@@ -66,7 +67,7 @@ type Attempt struct {
 
 // NewResult returns r as the API shows it: without its output and its error.
 func NewResult(r loom.Result) Result {
-	return Result{Run: r.Run, Node: r.Node, Status: r.Status, ExitCode: r.ExitCode, Changes: r.Changes, Reason: r.Reason, Attempts: r.Attempts,
+	return Result{Run: r.Run, Job: r.Job, Node: r.Node, Status: r.Status, ExitCode: r.ExitCode, Changes: r.Changes, Reason: r.Reason, Attempts: r.Attempts,
 		Started: utc(r.Started), Ended: utc(r.Ended), Dropped: r.Dropped,
 		Earlier: each(r.Earlier, func(a loom.Attempt) Attempt {
 			return Attempt{Started: utc(a.Started), Ended: utc(a.Ended), Status: a.Status, ExitCode: a.ExitCode, Reason: a.Reason}
@@ -75,7 +76,7 @@ func NewResult(r loom.Result) Result {
 
 // Loom is the reverse of NewResult.
 func (r Result) Loom() loom.Result {
-	return loom.Result{Run: r.Run, Node: r.Node, Status: r.Status, ExitCode: r.ExitCode, Changes: r.Changes, Reason: r.Reason, Attempts: r.Attempts,
+	return loom.Result{Run: r.Run, Job: r.Job, Node: r.Node, Status: r.Status, ExitCode: r.ExitCode, Changes: r.Changes, Reason: r.Reason, Attempts: r.Attempts,
 		Started: local(r.Started), Ended: local(r.Ended), Dropped: r.Dropped,
 		Earlier: each(r.Earlier, func(a Attempt) loom.Attempt {
 			return loom.Attempt{Started: local(a.Started), Ended: local(a.Ended), Status: a.Status, ExitCode: a.ExitCode, Reason: a.Reason}

@@ -589,6 +589,55 @@ func (r *run) contains(text string) bool {
 	return false
 }
 
+// RecentRuns is part of loom.Archive.
+func (s *Store) RecentRuns(ctx context.Context, most int, jobs ...string) ([]loom.Run, error) {
+	if _, err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	byJob := map[string][]loom.Run{}
+	for _, name := range jobs {
+		byJob[name] = []loom.Run{}
+	}
+	for _, r := range slices.Backward(s.runs) {
+		if some, wanted := byJob[r.Job]; wanted && len(some) < most {
+			byJob[r.Job] = append(some, loom.Run{ID: r.ID, Job: r.Job, Due: r.Due, Trigger: r.Trigger, Queued: r.Queued,
+				Started: r.Started, Ended: r.Ended, Status: r.Status, Nodes: r.Nodes})
+		}
+	}
+	var found []loom.Run
+	for _, name := range jobs {
+		found = append(found, byJob[name]...)
+	}
+	return found, nil
+}
+
+// RecentResults is part of loom.Archive.
+func (s *Store) RecentResults(ctx context.Context, most int, nodes ...string) ([]loom.Result, error) {
+	if _, err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	var found []loom.Result
+	for _, node := range nodes {
+		n := 0
+		for _, r := range slices.Backward(s.runs) {
+			if res := r.results[node]; res != nil && n < most {
+				found = append(found, r.result(res))
+				n++
+			}
+		}
+	}
+	return found, nil
+}
+
+// result returns one of the run's results as readers may have it.
+func (r *run) result(res *loom.Result) loom.Result {
+	c := *res
+	c.Job, c.Changes, c.Earlier = r.Job, slices.Clone(res.Changes), slices.Clone(res.Earlier)
+	return c
+}
+
 // Results is part of loom.Archive.
 func (s *Store) Results(ctx context.Context, q loom.ResultQuery) ([]loom.Result, error) {
 	if _, err := s.begin(ctx); err != nil {
@@ -603,9 +652,7 @@ func (s *Store) Results(ctx context.Context, q loom.ResultQuery) ([]loom.Result,
 		}
 		for _, node := range slices.Sorted(maps.Keys(r.results)) {
 			if q.Node == "" || q.Node == node {
-				res := *r.results[node]
-				res.Changes, res.Earlier = slices.Clone(res.Changes), slices.Clone(res.Earlier)
-				found = append(found, res)
+				found = append(found, r.result(r.results[node]))
 			}
 		}
 	}

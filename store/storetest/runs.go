@@ -152,10 +152,10 @@ func results(b *bench) {
 		loom.Event{Kind: loom.KindRetry, Node: "n1", Time: at(3), Result: failed},
 		loom.Event{Kind: loom.KindChanged, Node: "n2", Text: "wrote b"})
 	b.same("while it is going", b.results(c.Run.ID), []loom.Result{
-		{Run: c.Run.ID, Node: "n1", Status: loom.StatusRunning, ExitCode: -1, Started: at(0), Attempts: 3, Earlier: []loom.Attempt{
+		{Run: c.Run.ID, Job: "j", Node: "n1", Status: loom.StatusRunning, ExitCode: -1, Started: at(0), Attempts: 3, Earlier: []loom.Attempt{
 			{Started: at(0), Ended: at(1), Status: loom.StatusUnreachable, ExitCode: -1, Reason: "no route"},
 			{Started: at(2), Ended: at(3), Status: loom.StatusTimeout, ExitCode: -1, Reason: "too slow"}}},
-		{Run: c.Run.ID, Node: "n2", Status: loom.StatusRunning, ExitCode: -1, Started: at(0), Attempts: 1, Changes: []string{"wrote a", "wrote b"}},
+		{Run: c.Run.ID, Job: "j", Node: "n2", Status: loom.StatusRunning, ExitCode: -1, Started: at(0), Attempts: 1, Changes: []string{"wrote a", "wrote b"}},
 	})
 	b.record(c,
 		loom.Event{Kind: loom.KindNodeEnded, Node: "n1", Time: at(5), Result: &loom.Result{Status: loom.StatusFailed, ExitCode: 3,
@@ -167,11 +167,11 @@ func results(b *bench) {
 	b.same("counts of a run that is going", b.one(c.Run.ID).Counts,
 		map[loom.Status]int{loom.StatusFailed: 1, loom.StatusChanged: 1, loom.StatusOK: 1})
 	want := []loom.Result{
-		{Run: c.Run.ID, Node: "n1", Status: loom.StatusFailed, ExitCode: 3, Reason: "exit status 3", Started: at(0), Ended: at(5), Attempts: 3, Dropped: 7, Earlier: []loom.Attempt{
+		{Run: c.Run.ID, Job: "j", Node: "n1", Status: loom.StatusFailed, ExitCode: 3, Reason: "exit status 3", Started: at(0), Ended: at(5), Attempts: 3, Dropped: 7, Earlier: []loom.Attempt{
 			{Started: at(0), Ended: at(1), Status: loom.StatusUnreachable, ExitCode: -1, Reason: "no route"},
 			{Started: at(2), Ended: at(3), Status: loom.StatusTimeout, ExitCode: -1, Reason: "too slow"}}},
-		{Run: c.Run.ID, Node: "n2", Status: loom.StatusChanged, ExitCode: -1, Started: at(0), Ended: at(4), Changes: []string{"wrote a", "wrote b", "wrote \"c\""}},
-		{Run: c.Run.ID, Node: "n3", Status: loom.StatusOK, Started: at(4), Ended: at(4), Attempts: 2,
+		{Run: c.Run.ID, Job: "j", Node: "n2", Status: loom.StatusChanged, ExitCode: -1, Started: at(0), Ended: at(4), Changes: []string{"wrote a", "wrote b", "wrote \"c\""}},
+		{Run: c.Run.ID, Job: "j", Node: "n3", Status: loom.StatusOK, Started: at(4), Ended: at(4), Attempts: 2,
 			Earlier: []loom.Attempt{{Started: at(2), Ended: at(3), Status: loom.StatusFailed, ExitCode: 1, Reason: "x"}}},
 	}
 	b.same("at the end", b.results(c.Run.ID), want)
@@ -344,6 +344,32 @@ func filtering(b *bench) {
 		b.Errorf("before the oldest that is left: %v", got)
 	}
 	b.same("before the newest", ids(b.find(loom.RunQuery{Before: all[0].ID})), []int{12, 11})
+}
+
+func recent(b *bench) {
+	var want []loom.Run
+	for n := range 5 {
+		c := b.start("a")
+		b.record(c, life("n1", loom.StatusOK)...)
+		if n < 4 {
+			b.must(b.s.Finish(b.Context(), c, loom.Run{Status: loom.StatusChanged, Counts: map[loom.Status]int{loom.StatusOK: 1}}, life("n2", loom.StatusFailed)))
+		}
+		r := b.one(c.Run.ID)
+		want = append([]loom.Run{{ID: r.ID, Job: "a", Due: r.Due, Trigger: r.Trigger, Queued: r.Queued, Started: r.Started, Ended: r.Ended,
+			Status: r.Status, Nodes: r.Nodes}}, want...)
+	}
+	other := b.start("b")
+	b.record(other, life("n2", loom.StatusUnreachable)...)
+	b.same("all of a job", must(b.s.RecentRuns(b.Context(), 10, "a")), want)
+	both := must(b.s.RecentRuns(b.Context(), 2, "b", "nobody", "a"))
+	b.same("some of two jobs", ids(both), ids([]loom.Run{other.Run, want[0], want[1]}))
+	b.same("of no job", len(must(b.s.RecentRuns(b.Context(), 10))), 0)
+
+	results := must(b.s.RecentResults(b.Context(), 2, "n2", "n9", "n1"))
+	b.same("results", texts(results, func(r loom.Result) string { return r.Node + " " + r.Job + " " + string(r.Status) }),
+		[]string{"n2 b unreachable", "n2 a failed", "n1 a ok", "n1 a ok"})
+	b.same("a result is as elsewhere", results[:1], b.results(other.Run.ID))
+	b.same("on no node", len(must(b.s.RecentResults(b.Context(), 10))), 0)
 }
 
 func states(b *bench) {

@@ -51,6 +51,7 @@ func Run(t *testing.T, open Open) {
 		{"jobs begin anew", adopting},
 		{"cancelling", cancelling},
 		{"runs can be filtered and paged", filtering},
+		{"what jobs and nodes did last", recent},
 		{"the state of jobs", states},
 		{"days are counted", days},
 		{"actions are listed", actions},
