@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -291,17 +290,6 @@ func (c *Client) Act(ctx context.Context, a loom.Action) error {
 		By     string    `json:"by,omitempty"`
 	}{a.Verb, a.Object, a.Why, utc(a.Until), a.By}, false)
 	return err
-}
-
-// Jobs is part of loom.Archive.
-func (c *Client) Jobs(ctx context.Context, names ...string) ([]loom.JobState, error) {
-	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	return split(names, func(names []string) ([]loom.JobState, error) {
-		v := values{}
-		v.text("name", names...)
-		p, err := fetch[Page[JobState]](ctx, c, "/jobs", url.Values(v))
-		return some(p.Items, JobState.Loom), err
-	})
 }
 
 // split asks for what concerns many in several requests, as a request has room

@@ -44,6 +44,9 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	api := humago.New(mux, config)
 	api.UseMiddleware(s.doorkeeper)
 	s.daemon(api)
+	s.jobs(api)
+	s.nodes(api)
+	s.recent(api)
 	s.archive(api)
 	s.orders(api)
 	s.output(api, stopping)
@@ -158,34 +161,14 @@ func (s *Server) backup(ctx context.Context, file string) error {
 
 // archive adds what is remembered.
 func (s *Server) archive(api huma.API) {
-	type jobs struct {
-		Name []string `query:"name,explode" doc:"Only these; those that are not known are left out"`
-	}
-	get(api, "/jobs", "jobs", "list-jobs", "Jobs, by name", func(ctx context.Context, in *jobs) (Page[JobState], error) {
-		states, err := s.Store.Jobs(ctx, in.Name...)
-		return Page[JobState]{Items: list(states, NewJobState)}, err
-	})
-	type job struct {
-		Name string `path:"name"`
-	}
-	get(api, "/jobs/{name}", "jobs", "get-job", "A job", func(ctx context.Context, in *job) (JobState, error) {
-		states, err := s.Store.Jobs(ctx, in.Name)
-		if err == nil && len(states) == 0 {
-			err = fmt.Errorf("job %q: %w", in.Name, loom.ErrNotFound)
-		}
-		if err != nil {
-			return JobState{}, err
-		}
-		return NewJobState(states[0]), nil
-	})
 	s.runs(api)
 	type ticks struct {
-		Job   string    `path:"name"`
+		Job   string    `path:"job"`
 		From  time.Time `query:"from" doc:"Ticks from here on, and ranges that reach to here"`
 		To    time.Time `query:"to" doc:"Up to here; the end of the page before says where to go on"`
 		Limit int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
 	}
-	get(api, "/jobs/{name}/ticks", "jobs", "list-ticks", "What became of a job's ticks, newest first", func(ctx context.Context, in *ticks) (Page[Tick], error) {
+	get(api, "/jobs/{job}/ticks", "jobs", "list-ticks", "What became of a job's ticks, newest first", func(ctx context.Context, in *ticks) (Page[Tick], error) {
 		found, err := s.Store.Ticks(ctx, loom.TickQuery{Job: in.Job, From: local(in.From), To: local(in.To), Limit: in.Limit})
 		page := Page[Tick]{Items: list(found, NewTick)}
 		if len(found) == in.Limit {
@@ -293,11 +276,11 @@ func (s *Server) orders(api huma.API) {
 		Why     string   `json:"why,omitempty"`
 	}
 	type trigger struct {
-		Job  string `path:"name"`
+		Job  string `path:"job"`
 		Key  string `header:"Idempotency-Key" maxLength:"200" doc:"However often a job is triggered with the same key, one run is started"`
 		Body *details
 	}
-	post(api, "/jobs/{name}/runs", "jobs", "run-job", "Run a job now", func(ctx context.Context, in *trigger) (Run, error) {
+	post(api, "/jobs/{job}/runs", "jobs", "run-job", "Run a job now", func(ctx context.Context, in *trigger) (Run, error) {
 		if s.Control == nil {
 			return Run{}, s.alone("run jobs")
 		}

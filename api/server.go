@@ -52,6 +52,7 @@ type Server struct {
 	Redact func(string) string
 
 	health health
+	fleet  fleet
 	open   openStreams
 
 	mu      sync.Mutex

@@ -62,11 +62,26 @@ type RunStatus struct {
 	Going []string `json:"going" doc:"The nodes that it is at work on"`
 }
 
-// A NextTick is a tick that is to come.
+// A NextTick is a tick that is to come. In a Status it is without what will become
+// of it.
 type NextTick struct {
-	Job  string    `json:"job"`
-	Time time.Time `json:"time"`
-	Note string    `json:"note,omitempty" doc:"What is unusual about it"`
+	Job      string       `json:"job"`
+	Time     time.Time    `json:"time" doc:"In the job's time zone"`
+	Timezone string       `json:"timezone,omitempty" doc:"That zone's IANA name; left out: the daemon's own" example:"Europe/Berlin"`
+	Note     string       `json:"note,omitempty" doc:"What is unusual about it, as daylight saving"`
+	Targets  []string     `json:"targets,omitempty" doc:"The job's nodes"`
+	Expect   loom.Outcome `json:"expect,omitempty" doc:"What will become of it: ran, skipped or paused" example:"ran"`
+	Why      string       `json:"why,omitempty" doc:"What stands in its way"`
+	Overlap  *NextOverlap `json:"overlap,omitempty" doc:"The run before it that will be going then, if runs take as long as usual"`
+}
+
+// A NextOverlap is a run that is expected to be going when a tick falls.
+type NextOverlap struct {
+	Due    time.Time    `json:"due" doc:"Of that run"`
+	Until  time.Time    `json:"until" doc:"When it is expected to end"`
+	Usual  float64      `json:"usual_seconds" doc:"How long runs of the job take"`
+	Policy loom.Overlap `json:"policy" doc:"skip, queue, replace or allow"`
+	Effect string       `json:"effect" doc:"What that does: skipped, waits, ends or beside"`
 }
 
 // A FailingJob is one whose last run did not go well.

@@ -227,11 +227,11 @@ func TestUpcoming(t *testing.T) {
 		t.Errorf("Upcoming = %q, want %q", got, want)
 	}
 	for job, want := range map[int]string{1: "", 2: "is over", 3: "disabled", 4: "by hand"} {
-		if got := never(jobs[job], start.Add(100*time.Hour)); want == "" && got != "" || !strings.Contains(got, want) {
+		if got := why.Never(jobs[job], start.Add(100*time.Hour)); want == "" && got != "" || !strings.Contains(got, want) {
 			t.Errorf("never(%s) = %q, want %q", jobs[job].Name, got, want)
 		}
 	}
-	if got := never(&loom.Job{Schedule: schedule("@reboot")}, start); !strings.Contains(got, "when the daemon starts") {
+	if got := why.Never(&loom.Job{Schedule: schedule("@reboot")}, start); !strings.Contains(got, "when the daemon starts") {
 		t.Errorf("never(@reboot) = %q", got)
 	}
 }

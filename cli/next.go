@@ -178,28 +178,10 @@ func (p *Program) nextTable(ticks []why.Foreseen, jobs []*loom.Job, now time.Tim
 		t.write(p.Stdout, terminal(p.Stdout))
 	}
 	for _, j := range jobs {
-		if text := never(j, now); text != "" {
+		if text := why.Never(j, now); text != "" {
 			fmt.Fprintf(p.Stdout, "%s: %s\n", j.Name, text)
 		}
 	}
-}
-
-// never says why a job has no ticks, or returns "".
-func never(j *loom.Job, now time.Time) string {
-	s := j.Times()
-	switch {
-	case j.Disabled:
-		return "disabled, so its schedule does not fire it"
-	case s == nil && len(j.After) > 0:
-		return "no times of its own: it runs after other jobs"
-	case s == nil:
-		return "runs only by hand"
-	case loom.FiresAtStart(s) && s.Next(now).IsZero():
-		return "runs when the daemon starts"
-	case s.Next(now).IsZero():
-		return "is over: it will not run again"
-	}
-	return ""
 }
 
 // until says how long it is to a time.

@@ -2,6 +2,7 @@ package why
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -66,26 +67,54 @@ func Between(s loom.Schedule, from, to time.Time, most int) (times []time.Time, 
 	return times, false
 }
 
-// scheduleText is a schedule as the manifest has it.
-func scheduleText(j *loom.Job) string {
+// ScheduleWords are what makes a job due by time, as the manifest has it.
+func ScheduleWords(j *loom.Job) []string {
 	var words []string
 	var add func(s loom.Schedule)
 	add = func(s loom.Schedule) {
 		switch s := s.(type) {
+		case nil:
 		case loom.Schedules:
 			for _, one := range s {
 				add(one)
 			}
 		case fmt.Stringer:
-			words = append(words, fmt.Sprintf("%q", s.String()))
+			words = append(words, s.String())
 		default:
 			words = append(words, fmt.Sprintf("%T", s))
 		}
 	}
 	add(timesOf(j))
+	return words
+}
+
+// scheduleText is a schedule as the manifest has it, in a sentence.
+func scheduleText(j *loom.Job) string {
+	words := ScheduleWords(j)
+	for i, w := range words {
+		words[i] = strconv.Quote(w)
+	}
 	text := strings.Join(words, " and ")
 	if j.Timezone != nil && j.Timezone != time.Local {
 		text += " (" + j.Timezone.String() + ")"
 	}
 	return text
+}
+
+// Never says why a job has no ticks after now, or returns "".
+func Never(j *loom.Job, now time.Time) string {
+	s := j.Times()
+	switch {
+	case j.Disabled:
+		return "disabled, so its schedule does not fire it"
+	case s == nil && len(j.After) > 0:
+		return "no times of its own: it runs after other jobs"
+	case s == nil:
+		return "runs only by hand"
+	case loom.FiresAtStart(s) && s.Next(now).IsZero():
+		return "runs when the daemon starts"
+	case s.Next(now).IsZero():
+		return "is over: it will not run again"
+	}
+	return ""
 }
