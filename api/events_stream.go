@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,9 @@ const (
 	mostOfOne   = 1536
 )
 
+// eventsKey is where an operation has the types of its events' data.
+const eventsKey = "x-loom-events"
+
 // A streamOp is an operation that answers with server-sent events.
 type streamOp struct {
 	path, tag, id, summary, about string
@@ -41,10 +45,13 @@ func stream[In any](s *Server, api huma.API, o streamOp, begin func(context.Cont
 			Description: "Server-sent events, as the HTML standard has them, whose data is JSON. Comments show that the stream is alive.",
 			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
 		}}}
-	for _, data := range append(o.more, o.data) { // so that the document has them
+	var types []string
+	for _, data := range slices.Concat([]any{o.data}, o.more) {
 		t := reflect.TypeOf(data)
-		api.OpenAPI().Components.Schemas.Schema(t, true, t.Name())
+		api.OpenAPI().Components.Schemas.Schema(t, true, t.Name()) // so that the document has it
+		types = append(types, t.Name())
 	}
+	op.Extensions[eventsKey] = types
 	huma.Register(api, op, func(ctx context.Context, in *In) (*huma.StreamResponse, error) {
 		write, err := begin(ctx, in)
 		if err != nil {

@@ -37,7 +37,6 @@ type body[T any] struct{ Body T }
 func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
 	config := huma.DefaultConfig("Loom", cmp.Or(s.Version, "devel"))
-	config.Info.Description = "What the daemon remembers, and orders for it."
 	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
 	s.redacting(&config)
 	config.RejectUnknownQueryParameters = true
@@ -55,6 +54,8 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	s.ledger(mux)
 	s.probes(mux)
 	s.metrics(mux)
+	document(api.OpenAPI(), s.Metrics != nil)
+	s.docs(mux, api.OpenAPI())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		(&Problem{Type: "about:blank", Title: "Not found", Status: http.StatusNotFound,
 			Detail: fmt.Sprintf("nothing answers %s %s here: /openapi.json says what does", r.Method, r.URL.Path)}).write(w)
