@@ -202,7 +202,7 @@ func TestDocument(t *testing.T) {
 	}
 	ids := map[string]bool{}
 	for path, item := range doc.Paths {
-		if !strings.HasPrefix(path, "/api/v1/") || strings.Contains(path, "ledger") {
+		if !strings.HasPrefix(path, "/api/v1/") && !strings.HasSuffix(path, "z") && path != "/metrics" || strings.Contains(path, "ledger") {
 			t.Errorf("path %s is in the document", path)
 		}
 		for method, op := range item {

@@ -56,11 +56,12 @@ func document(doc *huma.OpenAPI, metrics bool) {
 	doc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "Made by: loomd token create. Through the unix socket none is needed."},
 	}
-	doc.Security = []map[string][]string{{"token": {}}, {}}
+	doc.Security = []map[string][]string{{"token": {}}, {}} // none: through the socket
 	probe(doc, "/healthz", "health", "Whether the process answers")
 	probe(doc, "/readyz", "readiness", "Whether the daemon can work")
 	if metrics {
 		probe(doc, "/metrics", "metrics", "What happened, for Prometheus")
+		doc.Paths["/metrics"].Get.Extensions = map[string]any{roleKey: RoleViewer}
 	}
 
 	doc.Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "Problem")

@@ -56,6 +56,9 @@ func askAll(t *testing.T, s *Server, p Principal) []answered {
 	}
 	var all []answered
 	for path, item := range doc.Paths {
+		if !strings.HasPrefix(path, Prefix) {
+			continue // what supervisors ask is for all
+		}
 		for method, op := range item {
 			method, path := strings.ToUpper(method), regexp.MustCompile(`{\w+}`).ReplaceAllString(path, "x")
 			w := httptest.NewRecorder()
