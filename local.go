@@ -63,7 +63,7 @@ func (c *localConn) Exec(ctx context.Context, cmd Command) error {
 	stop := context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })
 	defer stop()
 
-	sc := shell.Command{Text: cmd.Text, Shell: cmd.Shell, Dir: cmd.Dir, Env: cmd.Env,
+	sc := shell.Command{Text: cmd.Text, Shell: cmd.Shell, Private: cmd.Private, Dir: cmd.Dir, Env: cmd.Env,
 		Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr, Merged: shell.Same(cmd.Stdout, cmd.Stderr)}
 	if me, err := user.Current(); cmd.User != "" && (err != nil || cmd.User != me.Username) {
 		sc.User, sc.Password = cmd.User, string(cmd.Password)

@@ -106,7 +106,7 @@ type Conn interface {
 
 // A Command is a text for the node's shell, and its streams.
 type Command struct {
-	Text  string            // any shell text; never on a command line that ps shows, unless Shell is set
+	Text  string            // any shell text; never on a command line that ps shows, unless Shell is set and Private is not
 	Shell string            // program that runs it, as in Shell -c Text; "": /bin/sh
 	Dir   string            // working directory; "": the login directory
 	Env   map[string]string // exported to the command
@@ -115,6 +115,11 @@ type Command struct {
 	// sudo is used, with Password if it asks for one and never otherwise.
 	User     string
 	Password Secret
+
+	// Private keeps Text out of the arguments of Shell, which every user of the
+	// node can see: Shell reads it as a file, /dev/fd/9. A [Session] sets it if
+	// there is a secret in Text.
+	Private bool
 
 	// Stdin is what the command reads; nil is an empty file. Exec may return
 	// while a Read of it is still going on.

@@ -88,6 +88,10 @@ func (s *Session) Exec(ctx context.Context, c Command) error {
 		c.Password = s.Node.Sudo.Password
 	}
 
+	if c.Shell != "" && !c.Private {
+		c.Private = s.Redact(c.Text) != c.Text
+	}
+
 	end := &tail{next: c.Stderr, most: 4 << 10, clean: s.secrets.stream()}
 	if shell.Same(c.Stdout, c.Stderr) {
 		c.Stdout = end // they must stay the same writer

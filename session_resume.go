@@ -179,7 +179,7 @@ func (s *Session) resume(ctx context.Context, c Command) error {
 	r := &resumption{session: s, cmd: c, claim: shell.Claim{
 		Name:  s.Claim + "-" + strconv.Itoa(s.claims.next()),
 		Nonce: strings.ToLower(rand.Text()),
-		Command: shell.Command{Text: c.Text, Shell: c.Shell, Dir: c.Dir, Env: c.Env,
+		Command: shell.Command{Text: c.Text, Shell: c.Shell, Private: c.Private, Dir: c.Dir, Env: c.Env,
 			Merged: shell.Same(c.Stdout, c.Stderr)},
 	}}
 	if c.Stdin != nil {

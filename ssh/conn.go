@@ -55,7 +55,7 @@ func (c *conn) Exec(ctx context.Context, cmd loom.Command) error {
 	if err != nil {
 		return err
 	}
-	sc := shell.Command{Text: cmd.Text, Shell: cmd.Shell, Dir: cmd.Dir, Env: cmd.Env,
+	sc := shell.Command{Text: cmd.Text, Shell: cmd.Shell, Private: cmd.Private, Dir: cmd.Dir, Env: cmd.Env,
 		Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr, Merged: shell.Same(cmd.Stdout, cmd.Stderr), Peer: &c.peer}
 	if cmd.User != "" && cmd.User != login {
 		sc.User, sc.Password = cmd.User, string(cmd.Password)

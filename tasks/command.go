@@ -52,6 +52,9 @@ func (t Run) Validate() error { return t.command().validate() }
 // Apply runs the command.
 func (t Run) Apply(ctx context.Context, s *loom.Session) error { return t.command().apply(ctx, s) }
 
+// Exposes names what shows a secret in it.
+func (Run) Exposes() map[string]string { return exposedCommand() }
+
 // Resumes says that it can be applied again where it was interrupted.
 func (t Run) Resumes() bool { return true }
 
@@ -106,6 +109,9 @@ func (t Sudo) Apply(ctx context.Context, s *loom.Session) error {
 	return t.command().apply(ctx, s.Sudo(t.User))
 }
 
+// Exposes does what [Run.Exposes] does.
+func (Sudo) Exposes() map[string]string { return exposedCommand() }
+
 // Resumes does what [Run.Resumes] does.
 func (t Sudo) Resumes() bool { return true }
 
@@ -138,6 +144,9 @@ func (t Local) command() command {
 		dir: t.Dir, env: t.Env, stdin: t.Stdin, creates: t.Creates, unless: t.Unless,
 	}
 }
+
+// Exposes does what [Run.Exposes] does.
+func (Local) Exposes() map[string]string { return exposedCommand() }
 
 // Validate checks what the types can't.
 func (t Local) Validate() error { return t.command().validate() }
@@ -208,6 +217,13 @@ type command struct {
 	creates, unless               string
 }
 
+// exposedCommand says of the parameters that are commands what to do instead of
+// writing a secret there.
+func exposedCommand() map[string]string {
+	const why = "programs that it starts show their arguments to every user of the machine (ps): hand it over with env or stdin, and have the command read it there"
+	return map[string]string{"command": why, "unless": why}
+}
+
 func (c command) validate() error {
 	var errs []error
 	if strings.TrimSpace(c.text) == "" {
@@ -259,7 +275,7 @@ func (c command) guard(ctx context.Context, s *loom.Session, what string, do fun
 		return err
 	}
 	if c.guarded() {
-		s.Changed("ran %s", brief(what))
+		s.Changed("ran %s", brief(s.Redact(what)))
 	}
 	return nil
 }
@@ -290,7 +306,7 @@ func (c command) plan(ctx context.Context, s *loom.Session) ([]loom.Change, erro
 	if err != nil || reason != "" {
 		return nil, err
 	}
-	return []loom.Change{loom.Change("ran " + brief(c.text))}, nil
+	return []loom.Change{loom.Change("ran " + brief(s.Redact(c.text)))}, nil
 }
 
 // needless asks the guards and returns why there is nothing to do, or "".
@@ -310,7 +326,7 @@ func (c command) needless(ctx context.Context, s *loom.Session) (string, error) 
 			return "", fmt.Errorf("unless: %w", err)
 		}
 		if done {
-			return brief(c.unless) + " says there is nothing to do", nil
+			return brief(s.Redact(c.unless)) + " says there is nothing to do", nil
 		}
 	}
 	return "", nil

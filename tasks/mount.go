@@ -37,6 +37,12 @@ func (t Mount) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Exposes names what shows a secret in it.
+func (Mount) Exposes() map[string]string {
+	const why = "every user of the node can see it in the arguments of mount (ps), and perhaps in the table of mounts: put it into a file there, and name that (credentials=FILE)"
+	return map[string]string{"device": why, "options": why}
+}
+
 // Apply mounts what isn't mounted.
 func (t Mount) Apply(ctx context.Context, s *loom.Session) error {
 	steps, err := t.steps(ctx, s)

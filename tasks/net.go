@@ -161,6 +161,14 @@ func (t Wait) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Exposes names what shows a secret in it.
+func (Wait) Exposes() map[string]string {
+	return map[string]string{
+		"command": exposedCommand()["unless"],
+		"url":     "curl shows its arguments to every user of the node (ps): ask from: control, or wait for a command that reads it from the environment",
+	}
+}
+
 // Plan says that nothing changes.
 func (Wait) Plan(context.Context, *loom.Session) ([]loom.Change, error) { return nil, nil }
 

@@ -73,6 +73,14 @@ func (t Script) Apply(ctx context.Context, s *loom.Session) error {
 	})
 }
 
+// Exposes names what shows a secret in it.
+func (Script) Exposes() map[string]string {
+	return map[string]string{
+		"args":   "ps shows the arguments of a script to every user of the node: hand it over with env, and have the script read it there",
+		"unless": exposedCommand()["unless"],
+	}
+}
+
 // Resumes does what [Run.Resumes] does.
 func (t Script) Resumes() bool { return true }
 
@@ -218,7 +226,7 @@ func (t Script) run(ctx context.Context, s *loom.Session, text []byte, runner []
 
 	err := t.command().exec(ctx, posix(s), cmd)
 	if exit, ok := errors.AsType[*loom.ExitError](err); ok {
-		exit.Command = strings.Join(append([]string{t.File}, t.Args...), " ")
+		exit.Command = s.Redact(strings.Join(append([]string{t.File}, t.Args...), " "))
 	}
 	if err == nil || (ctx.Err() == nil && !errors.Is(err, loom.ErrLost)) {
 		return err

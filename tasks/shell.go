@@ -35,7 +35,7 @@ func (p program) ask(ctx context.Context, s *loom.Session, words ...string) ([]b
 	var out bytes.Buffer
 	c := p.command(words)
 	c.Stdout = &out
-	err := p.exec(ctx, s, c)
+	err := p.exec(ctx, withoutSecrets(s), c)
 	return out.Bytes(), err
 }
 
@@ -63,6 +63,18 @@ func posix(s *loom.Session) *loom.Session {
 	node := *s.Node
 	node.Shell = ""
 	own := *s
+	own.Node = &node
+	return &own
+}
+
+// withoutSecrets returns the session with an environment that has none: who only
+// asks needs none.
+func withoutSecrets(s *loom.Session) *loom.Session {
+	secret := func(_, value string) bool { return s.Redact(value) != value }
+	node, own := *s.Node, *s
+	node.Env, own.Env = maps.Clone(node.Env), maps.Clone(s.Env)
+	maps.DeleteFunc(node.Env, secret)
+	maps.DeleteFunc(own.Env, secret)
 	own.Node = &node
 	return &own
 }

@@ -125,6 +125,11 @@ func (t SSHFS) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Exposes names what shows a secret in it.
+func (SSHFS) Exposes() map[string]string {
+	return map[string]string{"mounts": "every user of the node can read /etc/fstab, and the arguments of mount (ps): let sshfs log in with a key"}
+}
+
 // Apply mounts what isn't as wanted. One mount that fails doesn't keep the
 // others from being tried.
 func (t SSHFS) Apply(ctx context.Context, s *loom.Session) error {

@@ -64,8 +64,10 @@ const (
 	FrameLost  = "lost"  // the supervisor is gone
 )
 
-// claimHead is how every attach script begins, so that Run knows it.
-const claimHead = "# loom claim\n"
+// claimHead is how every attach script begins, so that Run knows it. The variables
+// in which the command and its input are must not be in the environment, as they
+// are if they were there already.
+const claimHead = "# loom claim\nunset t I\n"
 
 // How much of an output is in one file, in bytes, and how much of its end is
 // kept beside the first file.

@@ -142,13 +142,24 @@ func (c *Command) writeText(b *bytes.Buffer) {
 	if c.Dir != "" {
 		b.WriteString("CDPATH= cd " + Quote(directory(c.Dir)) + "||exit\n")
 	}
-	if c.Shell != "" {
+	switch {
+	case c.Shell != "" && c.Private:
+		b.WriteString(privateHead + Quote(c.Text) + "\nexec " + Quote(c.Shell) + privateTail)
+	case c.Shell != "":
 		b.WriteString("exec " + Quote(c.Shell) + " -c " + Quote(c.Text))
-	} else {
+	default:
 		b.WriteString("eval " + Quote(c.Text))
 	}
 	b.WriteString("\n}\n_loom;exit\n")
 }
+
+// A text with secrets in it reaches another shell as a file, since its arguments
+// are for all to see. The variable may be in the environment, which is read by
+// more than may know.
+const (
+	privateHead = "unset _loom_t;_loom_t="
+	privateTail = " /dev/fd/9 9<<_LOOM\n$_loom_t\n_LOOM"
+)
 
 // mark is what the shell prints when it has read all of its script.
 func mark(nonce string) string { return "loom-" + nonce }

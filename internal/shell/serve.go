@@ -355,7 +355,15 @@ func parseScript(text string) (script, error) {
 		}
 		rest = strings.TrimPrefix(rest, "||exit\n")
 	}
-	if shell, exec := strings.CutPrefix(rest, "exec "); exec {
+	if text, private := strings.CutPrefix(rest, privateHead); private {
+		s.c.Private = true
+		if s.c.Text, rest, ok = unquote(text); !ok {
+			return strange("the command is not quoted")
+		}
+		if s.c.Shell, _, ok = unquote(strings.TrimPrefix(rest, "\nexec ")); !ok {
+			return strange("the shell is not quoted")
+		}
+	} else if shell, exec := strings.CutPrefix(rest, "exec "); exec {
 		if s.c.Shell, rest, ok = unquote(shell); !ok {
 			return strange("the shell is not quoted")
 		}
@@ -363,8 +371,10 @@ func parseScript(text string) (script, error) {
 	} else {
 		rest = strings.TrimPrefix(rest, "eval ")
 	}
-	if s.c.Text, _, ok = unquote(rest); !ok {
-		return strange("the command is not quoted")
+	if s.c.Text == "" {
+		if s.c.Text, _, ok = unquote(rest); !ok {
+			return strange("the command is not quoted")
+		}
 	}
 	if _, after, _ := strings.Cut(s.text(), export); before+export+after != text {
 		return strange("it says more than a command")

@@ -79,6 +79,7 @@ func TestEmulator(t *testing.T) {
 		{"plain", Command{Text: "uptime"}, `"uptime" in "" as "" by "" with map[] reads ""`},
 		{"hostile", Command{Text: hostile, Dir: "/it's", Env: map[string]string{"A": "'\n", "B": hostile}, Shell: "/bin/it's"},
 			fmt.Sprintf(`%q in "/it's" as "" by "/bin/it's" with %v reads ""`, hostile, map[string]string{"A": "'\n", "B": hostile})},
+		{"private", Command{Text: hostile, Shell: "/bin/it's", Private: true}, fmt.Sprintf(`%q in "" as "" by "/bin/it's" with map[] reads ""`, hostile)},
 		{"stdin", Command{Text: "cat", Stdin: strings.NewReader("a\nb")}, `"cat" in "" as "" by "" with map[] reads "a\nb"`},
 		{"user", Command{Text: "id", User: "www"}, `"id" in "" as "www" by "" with map[] reads ""`},
 		{"password not needed", Command{Text: "id", User: "www", Password: "x"}, `"id" in "" as "www" by "" with map[] reads ""`},

@@ -21,6 +21,7 @@ type Command struct {
 	Env      map[string]string
 	User     string
 	Password string
+	Private  bool // Text is not to be seen in the arguments of Shell
 
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer // nil discards
