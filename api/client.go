@@ -1,196 +1,23 @@
 package api
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
 	"strconv"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/dustinlacewell/loom"
 )
 
-// A Client asks a daemon. It is the daemon's store too: for whom it may do what
-// it wants with it, except to close it. It is safe for concurrent use, and
-// connects when it must: a daemon that is started anew is found again.
-//
-// Errors are those of the daemon, with its words: see the package's comment. If
-// nobody listens they wrap ErrNoDaemon, if the system does not let the caller in
-// fs.ErrPermission.
-type Client struct {
-	Socket string // SocketFile in the daemon's state directory
-
-	once      sync.Once
-	http      *http.Client
-	transport *http.Transport
-}
-
 var (
 	_ loom.Store    = (*Client)(nil)
 	_ loom.Backuper = (*Client)(nil)
 )
-
-// Close ends the connections that are not in use. The daemon's store stays open.
-func (c *Client) Close() error {
-	c.connect().transport.CloseIdleConnections()
-	return nil
-}
-
-// connect makes the client ready.
-func (c *Client) connect() *Client {
-	c.once.Do(func() {
-		c.transport = &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
-			},
-			MaxIdleConnsPerHost: 16,
-			IdleConnTimeout:     idleTime / 2,
-			DisableCompression:  true,
-		}
-		c.http = &http.Client{Transport: c.transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse // no daemon sends anybody anywhere else
-		}}
-	})
-	return c
-}
-
-// A request is what is asked of a daemon.
-type request struct {
-	method, path string
-	query        url.Values
-	body         any    // nil: none
-	key          string // Idempotency-Key
-	again        bool   // to send it twice is as good as once
-}
-
-// do sends a request, and decodes the answer into out.
-func (c *Client) do(ctx context.Context, q request, out any) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	r, err := q.encode(ctx)
-	if err != nil {
-		return err
-	}
-	answer, err := c.connect().http.Do(r)
-	if err != nil {
-		return c.explain(ctx, err)
-	}
-	defer answer.Body.Close() //nolint:errcheck // it was read to its end
-	if answer.StatusCode >= 300 {
-		return refused(answer)
-	}
-	if err := json.NewDecoder(answer.Body).Decode(out); err != nil {
-		return c.explain(ctx, err)
-	}
-	_, err = io.Copy(io.Discard, answer.Body) // so that the connection can be used again
-	return c.explain(ctx, err)
-}
-
-func (q request) encode(ctx context.Context) (*http.Request, error) {
-	var text io.Reader
-	if q.body != nil {
-		encoded, err := json.Marshal(q.body)
-		if err != nil {
-			return nil, fmt.Errorf("ask the daemon: %w", err)
-		}
-		text = bytes.NewReader(encoded)
-	}
-	r, err := http.NewRequestWithContext(ctx, q.method, "http://loomd"+Prefix+q.path, text)
-	if err != nil {
-		return nil, fmt.Errorf("ask the daemon: %w", err)
-	}
-	r.URL.RawQuery = q.query.Encode()
-	r.Header.Set("Accept", "application/json")
-	if q.body != nil {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	switch {
-	case q.key != "":
-		r.Header.Set("Idempotency-Key", q.key)
-	case q.again: // not sent, but lets the transport try another connection if an idle one has died
-		r.Header["Idempotency-Key"] = nil
-	}
-	return r, nil
-}
-
-// explain says why a request was not answered.
-func (c *Client) explain(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		err = wrapped.Err
-	}
-	down := &unanswered{socket: c.Socket, err: cause(err)}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		down.what, down.kinds = "no daemon runs with this state directory (start one: loomd -c FILE)", []error{ErrNoDaemon}
-	case errors.Is(err, syscall.ECONNREFUSED):
-		down.what, down.kinds = "the daemon that was here is gone (start one: loomd -c FILE)", []error{ErrNoDaemon}
-	case errors.Is(err, fs.ErrPermission):
-		down.what = "you are not let in: ask as the user whose daemon it is, or as root"
-	case errors.Is(err, syscall.EINVAL) && len(c.Socket) > longest:
-		down.what = "the name is too long for a socket, so no daemon can be there: choose a state directory with a shorter name"
-		down.kinds = []error{ErrNoDaemon}
-	default:
-		down.what = "the daemon broke off before it had answered, and what was asked for may have been done or not"
-	}
-	return down
-}
-
-// unanswered is why there was no answer.
-type unanswered struct {
-	socket, what string
-	kinds        []error
-	err          error
-}
-
-func (e *unanswered) Error() string { return fmt.Sprintf("socket %s: %s: %v", e.socket, e.what, e.err) }
-
-func (e *unanswered) Unwrap() []error { return append([]error{loom.ErrStoreDown, e.err}, e.kinds...) }
-
-// refused returns the problem that an answer is.
-func refused(answer *http.Response) error {
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, bodyBytes)) // what there is of it is told
-	p := &Problem{}
-	if err := json.Unmarshal(text, p); err != nil || p.Status == 0 {
-		p = &Problem{Type: "about:blank", Title: answer.Status, Status: answer.StatusCode,
-			Detail: fmt.Sprintf("the daemon answered %s: %s", answer.Status, bytes.TrimSpace(text))}
-	}
-	if p.Type == "about:blank" && p.Status == http.StatusNotFound {
-		p.Detail = "the daemon is older than this program and does not know what is asked for: start it anew"
-	}
-	return p
-}
-
-// fetch is do for what is asked by GET.
-func fetch[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
-	var out T
-	err := c.do(ctx, request{method: http.MethodGet, path: path, query: query}, &out)
-	return out, err
-}
-
-// order is do for what is asked by POST.
-func order[T any](ctx context.Context, c *Client, path string, body any, again bool) (T, error) {
-	var out T
-	err := c.do(ctx, request{method: http.MethodPost, path: path, body: body, again: again}, &out)
-	return out, err
-}
 
 // Status says how things stand with the daemon.
 func (c *Client) Status(ctx context.Context) (Status, error) {

@@ -147,7 +147,7 @@ func (s *reading) once(ctx context.Context) error {
 	q := request{method: http.MethodGet, path: s.path, query: s.query}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r, err := q.encode(ctx)
+	r, err := s.client.encode(ctx, q)
 	if err != nil {
 		return err
 	}
@@ -157,13 +157,13 @@ func (s *reading) once(ctx context.Context) error {
 	}
 	watch := time.AfterFunc(silence, func() { cancel(errSilent) })
 	defer watch.Stop()
-	answer, err := s.client.connect().http.Do(r)
+	answer, err := s.client.send(r)
 	if err != nil {
-		return s.client.explain(ctx, err)
+		return err
 	}
 	defer answer.Body.Close() //nolint:errcheck // it breaks off in any case
 	if answer.StatusCode >= 300 {
-		return refused(answer)
+		return s.client.refused(answer)
 	}
 	s.opened = true
 	return s.client.explain(ctx, s.read(&heard{answer.Body, watch}))

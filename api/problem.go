@@ -53,7 +53,8 @@ func (p *Problem) Error() string {
 
 // Is reports whether the problem's type stands for target.
 func (p *Problem) Is(target error) bool {
-	return slices.ContainsFunc(kinds(), func(k kind) bool { return k.uri == p.Type && k.err == target })
+	return slices.ContainsFunc(kinds(), func(k kind) bool { return k.uri == p.Type && k.err == target }) ||
+		target == fs.ErrPermission && (p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden) // another's, before the daemon
 }
 
 // GetStatus makes the problem an answer of huma's.
@@ -77,6 +78,7 @@ func kinds() []kind {
 		{"urn:loom:fenced", "The claim is lost", http.StatusConflict, loom.ErrFenced},
 		{"urn:loom:busy", "An earlier run is still going", http.StatusConflict, loom.ErrBusy},
 		{"urn:loom:shutdown", "Loom is stopping", http.StatusServiceUnavailable, loom.ErrShutdown},
+		{"urn:loom:no-daemon", "No daemon", http.StatusBadGateway, ErrNoDaemon},
 		{"urn:loom:store-down", "The store is down", http.StatusServiceUnavailable, loom.ErrStoreDown},
 		{"urn:loom:exists", "It exists already", http.StatusConflict, fs.ErrExist},
 		{"urn:loom:denied", "Not permitted", http.StatusForbidden, fs.ErrPermission},

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/secret"
 )
 
@@ -40,8 +41,11 @@ type Program struct {
 	Stdout, Stderr io.Writer
 
 	Config string // the -c flag, once the command line was read
+	Remote bool   // it opens no store by itself, except one that --state or --local means
 
-	began bool // a command was found, and its flags and arguments make sense
+	remote remoteFlags
+	asked  loom.Secret // a token that was read from the standard input
+	began  bool        // a command was found, and its flags and arguments make sense
 }
 
 // An Error is one that has an exit status of its own.
@@ -72,6 +76,8 @@ func ExitCode(err error) int {
 		return ExitNotFound
 	case errors.Is(err, fs.ErrPermission):
 		return ExitForbidden
+	case errors.Is(err, api.ErrNoDaemon):
+		return ExitUnreachable
 	}
 	return ExitFailed
 }
@@ -117,30 +123,37 @@ func (p *Program) Report(err error) {
 
 // Command returns the command tree.
 func (p *Program) Command() *cobra.Command {
+	about := "Without a command, " + p.Name + " serves: it runs jobs as they fall due, in the foreground."
+	examples := "  " + p.Name + " demo                             a fleet of machines inside this process\n" +
+		"  " + p.Name + " serve                            run jobs as they fall due\n"
+	if p.Remote {
+		about = p.Name + " asks a daemon, loomd, which runs on this machine or another."
+		examples = "  " + p.Name + " context add prod --server ssh://ops@loom --use\n"
+	}
 	root := &cobra.Command{
 		Use:   p.Name,
 		Short: "cron for a fleet of machines, over plain SSH",
 		Long: `Loom is cron for a fleet: YAML manifests say what runs, when and where, and Loom
 runs it on all those machines at once over plain SSH.
 
-Without a command, ` + p.Name + ` serves: it runs jobs as they fall due, in the foreground.
+` + about + `
 
 Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 4 not permitted, 5 no such job, node, task or run.`,
-		Example: `  ` + p.Name + ` demo                             a fleet of machines inside this process
-  ` + p.Name + ` check                            read the manifests, tell every mistake
+		Example: examples + `  ` + p.Name + ` check                            read the manifests, tell every mistake
   ` + p.Name + ` next                             what will run, and when
   ` + p.Name + ` run backup --local               run a job now, from here
   ` + p.Name + ` exec @web --local -- uptime      a command, on many machines at once
   ` + p.Name + ` status                           what runs, what fails, what comes next
-  ` + p.Name + ` why backup "yesterday 02:30"     what became of a tick, and why
-  ` + p.Name + `                                  serve`,
+  ` + p.Name + ` why backup "yesterday 02:30"     what became of a tick, and why`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
 	}
 	root.PersistentFlags().StringVarP(&p.Config, "config", "c", "",
 		"main configuration `file`, or several, of which the first that\nexists is used (default "+strings.Join(loom.DefaultFiles(), ",\n")+")")
+	p.addRemote(root)
+	root.AddCommand(p.contextCommand(), p.dialCommand())
 	root.AddCommand(p.checkCommand(), p.nextCommand(), p.runCommand(), p.execCommand(), p.tasksCommand(), p.versionCommand(),
 		p.statusCommand(), p.runsCommand(), p.showCommand(), p.logsCommand(), p.whyCommand(),
 		p.cancelCommand(), p.disableCommand(), p.enableCommand(), p.backupCommand())

@@ -32,7 +32,8 @@ var errNothing = errors.New("nothing is remembered yet")
 // the daemon that has it, or, if none runs, by itself.
 type memory struct {
 	loom.Store
-	daemon *api.Client // nil: none runs
+	daemon *api.Client   // nil: none runs
+	remote *remoteDaemon // nil: it is this machine's
 	config loom.Config
 	dir    string // the state directory
 }
@@ -47,15 +48,34 @@ func stateFlag(cmd *cobra.Command) *string {
 // memory opens what is remembered. The caller closes it. The error is errNothing
 // if there is nothing. Of the configuration no more is read than need be, so that
 // mistakes in it are not in the way.
+//
+// It is the one place that decides where a command's data comes from: from the
+// daemon that the user names, from that of this machine, or from its files.
 func (p *Program) memory(ctx context.Context, state string) (*memory, error) {
+	s, err := p.server(state)
+	if err != nil {
+		return nil, err
+	}
+	if s != nil {
+		return p.elsewhere(s)
+	}
 	config, err := loom.ReadConfig(p.Config)
+	if errors.Is(err, fs.ErrNotExist) && p.Config == "" && state == "" {
+		r, none := p.localDaemon(ctx)
+		switch {
+		case none == nil:
+			return &memory{Store: r.Client, daemon: r.Client, config: loom.Config{Timezone: time.Local}}, nil
+		case p.Remote || !errors.Is(none, api.ErrNoDaemon):
+			return nil, none
+		}
+	}
 	if err != nil && (state == "" || !errors.Is(err, fs.ErrNotExist)) {
 		return nil, &Error{Code: ExitFailed, Err: err}
 	}
 	m := &memory{config: config, dir: cmp.Or(state, config.State)}
 	m.config.Store = cmp.Or(m.config.Store, "sqlite")
 	for deadline := time.Now().Add(storeTime); ; {
-		err := p.open(ctx, m)
+		err := p.open(ctx, m, state != "")
 		if err == nil {
 			return m, nil
 		}
@@ -70,8 +90,8 @@ func (p *Program) memory(ctx context.Context, state string) (*memory, error) {
 	}
 }
 
-// open tries once.
-func (p *Program) open(ctx context.Context, m *memory) error {
+// open tries once. named says that the state directory was named.
+func (p *Program) open(ctx context.Context, m *memory, named bool) error {
 	client := &api.Client{Socket: filepath.Join(m.dir, api.SocketFile)}
 	_, err := client.Runs(ctx, loom.RunQuery{Limit: 1})
 	switch {
@@ -80,6 +100,8 @@ func (p *Program) open(ctx context.Context, m *memory) error {
 	case !errors.Is(err, api.ErrNoDaemon):
 		m.daemon, m.Store = client, client // whatever is wrong with its store, it will say so
 		return nil
+	case p.Remote && !named:
+		return &Error{Code: ExitUnreachable, Err: err, Hint: "a daemon elsewhere is named with --server or --context, a store that no daemon has with --state"}
 	}
 	if !strings.Contains(m.config.Store, "://") {
 		file := filepath.Join(m.dir, storeFile)
@@ -98,12 +120,16 @@ func (p *Program) open(ctx context.Context, m *memory) error {
 func (m *memory) close() {
 	if m != nil {
 		_ = m.Close()
+		m.remote.close()
 	}
 }
 
 // who names the person who gives an order. "" is left to the daemon, which sees
 // who connects.
 func (m *memory) who() string {
+	if m.remote != nil {
+		return ""
+	}
 	sudo := os.Getenv("SUDO_USER")
 	switch u, err := user.Current(); {
 	case os.Geteuid() == 0 && sudo != "" && sudo != "root":

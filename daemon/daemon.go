@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,17 @@ type Stores = cli.Stores
 // SIGTERM or SIGINT stops what goes on in good order: running jobs get the
 // grace that the configuration gives them. The second one cancels them, and the
 // third ends the process as it is. SIGHUP has the daemon read its files again.
-func Main(o Options) {
+func Main(o Options) { main(o, run) }
+
+// Client is the main function of a loom: Main without the commands that are the
+// daemon, for machines that have none. It opens a store only if its user asks for
+// work to be done from here (--local), or names one (--state).
+func Client(o Options) { main(o, runClient) }
+
+// A runner does what arguments say.
+type runner func(ctx context.Context, proc *process, o Options, args []string, stdin io.Reader, stdout, stderr io.Writer) error
+
+func main(o Options, run runner) {
 	if o.Name == "" && len(os.Args) > 0 {
 		o.Name = filepath.Base(os.Args[0])
 	}
@@ -65,19 +76,30 @@ func Run(ctx context.Context, o Options, args []string, stdin io.Reader, stdout,
 }
 
 func run(ctx context.Context, proc *process, o Options, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	if o.Name == "" {
-		o.Name = "loomd"
-	}
-	if o.Tasks == nil {
-		o.Tasks = new(loom.Registry)
-	}
-	p := &cli.Program{Name: o.Name, Tasks: o.Tasks, Dialer: o.Dialer, Stores: o.Stores, Stdin: stdin, Stdout: stdout, Stderr: stderr}
+	o.Name = cmp.Or(o.Name, "loomd")
+	p := program(o, stdin, stdout, stderr)
 	root := p.Command()
 	addServe(root, p, proc)
 	root.AddCommand(demoCommand(p, proc))
 	err := p.Execute(ctx, root, args)
 	p.Report(err)
 	return err
+}
+
+func runClient(ctx context.Context, _ *process, o Options, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	o.Name = cmp.Or(o.Name, "loom")
+	p := program(o, stdin, stdout, stderr)
+	p.Remote = true
+	err := p.Execute(ctx, p.Command(), args)
+	p.Report(err)
+	return err
+}
+
+func program(o Options, stdin io.Reader, stdout, stderr io.Writer) *cli.Program {
+	if o.Tasks == nil {
+		o.Tasks = new(loom.Registry)
+	}
+	return &cli.Program{Name: o.Name, Tasks: o.Tasks, Dialer: o.Dialer, Stores: o.Stores, Stdin: stdin, Stdout: stdout, Stderr: stderr}
 }
 
 // A process is how signals reach what runs.
