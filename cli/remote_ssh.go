@@ -276,11 +276,17 @@ func explainSSH(where string, code int, said string) error {
 	return u
 }
 
-// lastLine returns the last line that says something, without the name of the
-// program that said it.
+// lastLine returns the last line that is no hint, without the name of the program
+// that said it.
 func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.TrimPrefix(clean(strings.TrimSpace(lines[len(lines)-1])), "loomd: ")
+	last := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimPrefix(clean(strings.TrimSpace(line)), "loomd: ")
+		if line != "" && !strings.HasPrefix(line, "hint: ") {
+			last = line
+		}
+	}
+	return last
 }
 
 // lastWords keeps the last of what is written to it. It is safe for concurrent use.

@@ -1,21 +1,15 @@
 package main
 
 import (
-	"errors"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
 
 	"github.com/dustinlacewell/loom/internal/golden"
+	"github.com/dustinlacewell/loom/internal/scripts"
 )
 
 func TestMain(m *testing.M) {
@@ -38,69 +32,15 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would wait a second at each end
 			return os.MkdirAll(home, 0o700)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status":       status,
-			"signal":       send,
-			"waitfor":      waitFor,
-			"notifysocket": notifySocket,
-		},
+		Cmds: commands(),
 	})
 }
 
-// status N PROGRAM ARGS... runs a program that must exit with N.
-func status(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: status N program [args...]")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	got := 0
-	err = ts.Exec(args[1], args[2:]...)
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		got = exit.ExitCode()
-	} else {
-		ts.Check(err)
-	}
-	if got != want {
-		ts.Fatalf("exit status %d, want %d", got, want)
-	}
-}
-
-// send NAME FILE sends a signal to the process whose number is in the file.
-func send(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: signal name pidfile")
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(ts.ReadFile(args[1])))
-	ts.Check(err)
-	sig := unix.SignalNum("SIG" + args[0])
-	ts.Check(unix.Kill(pid, sig))
-}
-
-// waitFor FILE REGEXP [N] waits until the file has N matches (1).
-func waitFor(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: waitfor file regexp [n]")
-	}
-	want := 1
-	if len(args) > 2 {
-		n, err := strconv.Atoi(args[2])
-		ts.Check(err)
-		want = n
-	}
-	re := regexp.MustCompile("(?m)" + args[1])
-	file := ts.MkAbs(args[0])
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
-		text, err := os.ReadFile(file)
-		if err == nil && len(re.FindAll(text, -1)) >= want {
-			return
-		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("%s: no %d matches of %s (%v):\n%s", args[0], want, args[1], err, text)
-		}
-	}
+// commands are those of the scripts.
+func commands() map[string]func(*testscript.TestScript, bool, []string) {
+	all := scripts.Cmds()
+	all["notifysocket"] = notifySocket
+	return all
 }
 
 // notifySocket FILE listens as systemd does, and writes what it is told to the
