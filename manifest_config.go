@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,12 +55,6 @@ const (
 	HostKeysOff       HostKeys = "off"        // accept any that is not known
 )
 
-// APIConfig says where the API listens.
-type APIConfig struct {
-	Listen string // "unix": the socket in the state directory
-	HTTP   string // "host:port"; "": not on the network
-}
-
 // History says how much is kept of what happened.
 type History struct {
 	Keep      time.Duration // runs, with their results and output; 0: however old
@@ -100,11 +93,6 @@ type sshSpec struct {
 	Idle           positive
 }
 
-type apiSpec struct {
-	Listen listenSpec
-	HTTP   addressSpec `yaml:"http"`
-}
-
 type historySpec struct {
 	Keep      time.Duration
 	KeepRuns  int           `yaml:"keep_runs"`
@@ -114,26 +102,11 @@ type historySpec struct {
 
 type (
 	hostKeysSpec HostKeys
-	listenSpec   string
-	addressSpec  string
 	positive     time.Duration
 )
 
 func (h *hostKeysSpec) UnmarshalText(text []byte) error {
 	return oneOf((*string)(h), text, string(HostKeysStrict), string(HostKeysAcceptNew), string(HostKeysOff))
-}
-
-func (l *listenSpec) UnmarshalText(text []byte) error { return oneOf((*string)(l), text, "unix") }
-
-func (a *addressSpec) UnmarshalText(text []byte) error {
-	*a = addressSpec(text)
-	if len(text) == 0 {
-		return nil
-	}
-	if _, _, err := net.SplitHostPort(string(text)); err != nil {
-		return fmt.Errorf("write an address such as 127.0.0.1:7077, not %q", text)
-	}
-	return nil
 }
 
 // UnmarshalText reads a duration that zero can't stand for.
@@ -151,8 +124,6 @@ func unactedConfig(key string) string {
 	switch key {
 	case "min_workers":
 		return noEffect(key, "workers cost nothing while they are idle, so none are kept")
-	case "api":
-		return noEffect(key, "there is no API yet")
 	case "notify":
 		return noEffect(key, "nobody is told")
 	}
@@ -297,16 +268,13 @@ func (l *load) configure(spec *mainSpec, keys map[string]bind.Pair) {
 			ConfigFile: l.path(spec.SSH.Config), KnownHosts: l.path(spec.SSH.KnownHosts), HostKeys: HostKeys(spec.SSH.HostKeys),
 			ConnectTimeout: time.Duration(spec.SSH.ConnectTimeout), Keepalive: time.Duration(spec.SSH.Keepalive), Idle: time.Duration(spec.SSH.Idle),
 		},
-		API:     APIConfig{Listen: string(spec.API.Listen), HTTP: string(spec.API.HTTP)},
+		API:     l.doors(&spec.API, keys["api"].Value),
 		History: History{Keep: spec.History.Keep, KeepRuns: spec.History.KeepRuns, KeepTicks: spec.History.KeepTicks, Output: int64(spec.History.Output)},
 	}
 	if c.State == "" {
 		c.State = defaultState(l.home)
 	}
 	c.Secrets = spec.Secrets.config(l, c.State)
-	if c.API.Listen == "" {
-		c.API.Listen = "unix"
-	}
 	if loc := l.zone(spec.Timezone); loc != nil {
 		c.Timezone = loc
 	}

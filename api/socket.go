@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,33 @@ const longest = 103
 // replaced, unless somebody answers there; what is no socket is left alone.
 // Closing the listener removes the socket.
 func Listen(ctx context.Context, dir string) (net.Listener, error) {
-	file := filepath.Join(dir, SocketFile)
+	return listen(ctx, filepath.Join(dir, SocketFile), 0o660, -1)
+}
+
+// ListenAt makes a socket elsewhere, for a group: mode 0 is 0660. Its directory is
+// made if need be, and must not be one in which others could put a socket of
+// theirs in its place.
+func ListenAt(ctx context.Context, file, group string, mode fs.FileMode) (net.Listener, error) {
+	gid, err := groupID(group)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", file, err)
+	}
+	dir := filepath.Dir(file)
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // others shall get to the socket
+		return nil, fmt.Errorf("socket %s: its directory: %w", file, err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: its directory: %w", file, err)
+	}
+	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		return nil, fmt.Errorf("socket %s: others can write in its directory (mode %04o), and put their own in its place: chmod go-w %s, or choose another", file, info.Mode().Perm(), dir)
+	}
+	return listen(ctx, file, cmp.Or(mode, 0o660), gid)
+}
+
+// listen makes a socket of a mode and, unless it is -1, a group.
+func listen(ctx context.Context, file string, mode fs.FileMode, gid int) (net.Listener, error) {
 	if len(file) > longest {
 		return nil, fmt.Errorf("socket %s: the name is %d bytes long, and the system takes %d: choose a state directory with a shorter name", file, len(file), longest)
 	}
@@ -36,7 +63,11 @@ func Listen(ctx context.Context, dir string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", file, cause(err))
 	}
-	if err := os.Chmod(file, 0o660); err != nil { // until then, the directory keeps others out
+	err = os.Lchown(file, -1, gid)
+	if err == nil {
+		err = os.Chmod(file, mode) // until then, who is not let in gets no further than to be told so
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket %s: %w", file, cause(err)), l.Close())
 	}
 	return l, nil

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -74,29 +73,14 @@ func (c *control) Reload(ctx context.Context) error {
 	}
 }
 
-// serveAPI opens the socket, and returns what serves it until its context ends.
-// Without a socket the daemon still runs: it is for commands.
-func (c *control) serveAPI(ctx context.Context, store loom.Store, log *slog.Logger) func(context.Context) {
-	l, err := api.Listen(ctx, c.state)
-	if err != nil {
-		log.Error("commands can't reach this daemon", "err", err)
-		return func(context.Context) {}
-	}
-	server := &api.Server{Store: store, Control: c, Feed: c.feed, Metrics: c.metrics, Version: cli.Version(), Log: log}
-	server.Redact = c.reloader.reader.Redactor.Redact
-	return func(ctx context.Context) {
-		if err := server.Serve(ctx, l); err != nil && !errors.Is(err, context.Canceled) {
-			log.Error("commands can't reach this daemon any more", "err", err)
-		}
-	}
-}
-
 // remember is what a daemon with a store does beside running jobs, until ctx ends.
 func (c *control) remember(ctx context.Context, wg *sync.WaitGroup, store loom.Store, log *slog.Logger) {
 	if store == nil {
 		return
 	}
-	serve := c.serveAPI(ctx, store, log)
-	wg.Go(func() { serve(ctx) })
+	server := &api.Server{Store: store, Control: c, Feed: c.feed, Metrics: c.metrics, Version: cli.Version(), Log: log}
+	server.Redact = c.reloader.reader.Redactor.Redact
+	doors, own := openDoors(ctx, server, c.Manifest().Config.API, c.state, log)
+	wg.Go(func() { doors.serve(ctx, own) })
 	wg.Go(func() { trim(ctx, store, func() loom.History { return c.Manifest().Config.History }, log) })
 }

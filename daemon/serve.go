@@ -189,6 +189,7 @@ func heed(log *slog.Logger, began, now loom.Config) {
 		{"grace", began.Grace != now.Grace},
 		{"ssh.idle", began.SSH.Idle != now.SSH.Idle},
 		{"history.output", began.History.Output != now.History.Output},
+		{"api", !sameDoors(began.API, now.API)},
 	} {
 		if c.changed {
 			log.Warn("changed key takes effect at the next start", "key", c.key)
