@@ -40,6 +40,8 @@ type Program struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 
+	Interrupts *Interrupts // where commands that handle Ctrl-C themselves get it; nil: it ends them
+
 	Config string // the -c flag, once the command line was read
 	Remote bool   // it opens no store by itself, except one that --state or --local means
 

@@ -259,11 +259,11 @@ func nodes(names ...string) []*loom.Node {
 func shown(t *testing.T, mode viewMode, plan bool, task loom.Task, targets ...string) (out, err string, ok bool) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	v := newView(&stdout, &stderr, mode, nodes(targets...))
+	v := newView(&stdout, &stderr, mode, len(targets), targets...)
 	v.plan = plan
 	pool := &loom.Pool{Log: slog.New(slog.DiscardHandler)}
 	defer pool.Close()
-	_ = pool.Run(t.Context(), &loom.Job{Name: "j", Task: task, Targets: v.targets}, time.Now(), v.observe)
+	_ = pool.Run(t.Context(), &loom.Job{Name: "j", Task: task, Targets: nodes(targets...)}, time.Now(), v.observe)
 	ok = v.end()
 	return stdout.String(), stderr.String(), ok
 }

@@ -15,10 +15,7 @@ func Fold(all []string) string {
 	for i, name := range all {
 		keys[i] = number(name)
 	}
-	slices.SortFunc(keys, func(a, b numbered) int {
-		return cmp.Or(strings.Compare(a.before, b.before), strings.Compare(a.after, b.after),
-			cmp.Compare(a.n, b.n), cmp.Compare(a.width, b.width), strings.Compare(a.name, b.name))
-	})
+	slices.SortFunc(keys, numbered.compare)
 	var words []string
 	for i := 0; i < len(keys); {
 		j := i + 1
@@ -66,6 +63,15 @@ func number(name string) numbered {
 	}
 	return k
 }
+
+// compare orders names so that db10 comes after db9.
+func (k numbered) compare(o numbered) int {
+	return cmp.Or(strings.Compare(k.before, o.before), strings.Compare(k.after, o.after),
+		cmp.Compare(k.n, o.n), cmp.Compare(k.width, o.width), strings.Compare(k.name, o.name))
+}
+
+// byNumber is that order, of names.
+func byNumber(a, b string) int { return number(a).compare(number(b)) }
 
 func (k numbered) digits() string { return fmt.Sprintf("%0*d", max(k.width, 0), k.n) }
 

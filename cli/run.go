@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +26,7 @@ type runFlags struct {
 
 	why      string   // for what, if it is remembered
 	recorded bool     // it is a job of the manifest, done for good
+	command  bool     // it is no job, but what a person typed
 	targets  []string // instead of the job's own; nil: those
 }
 
@@ -69,12 +68,14 @@ the work on the nodes. With --plan, which needs --local, nothing is changed: tas
 			return err
 		}
 		if !f.local {
-			for _, flag := range []string{"plan", "timeout", "max", "stream", "output"} {
+			for _, flag := range []string{"plan", "timeout", "max"} {
 				if cmd.Flags().Changed(flag) {
 					return Usage("--%s needs --local: a run of the daemon is as the manifest says", flag)
 				}
 			}
-			return p.order(cmd.Context(), args[0], *on, *why, *detach)
+			return p.order(cmd.Context(), func(m *memory) (loom.Run, error) {
+				return p.trigger(cmd.Context(), m, args[0], *on, *why)
+			}, *detach, &f)
 		}
 		if *detach {
 			return Usage("--detach and --local exclude each other: there would be nobody to do the work")
@@ -188,6 +189,19 @@ func (s *sudoFlag) Set(v string) error {
 	return nil
 }
 
+// mode is how to show what is done.
+func (f *runFlags) mode(plain bool) viewMode {
+	switch {
+	case *f.output == "json":
+		return viewJSON
+	case f.stream:
+		return viewStream
+	case plain:
+		return viewPlain
+	}
+	return viewGrouped
+}
+
 // check says what is wrong with the flags.
 func (f *runFlags) check() error {
 	switch {
@@ -201,76 +215,21 @@ func (f *runFlags) check() error {
 	return nil
 }
 
-// order has the daemon run a job, and shows what it prints until it has ended.
-func (p *Program) order(ctx context.Context, job string, on []string, why string, detach bool) error {
-	mem, err := p.memory(ctx, "")
-	if err != nil && !errors.Is(err, errNothing) {
-		return err
-	}
-	defer mem.close()
-	if mem == nil || mem.daemon == nil {
-		return &Error{Code: ExitUnreachable, Err: errors.New("no daemon runs that could do it"),
-			Hint: "start one, or add --local to do it from here, in this process"}
-	}
+// trigger has the daemon start a run of a job.
+func (p *Program) trigger(ctx context.Context, mem *memory, job string, on []string, why string) (loom.Run, error) {
 	q := loom.Request{By: mem.who(), Why: why}
 	if len(on) > 0 {
 		m, err := p.best(ctx)
 		if err != nil {
-			return err
+			return loom.Run{}, err
 		}
 		nodes, err := selectNodes(m, on)
 		if err != nil {
-			return err
+			return loom.Run{}, err
 		}
 		q.Targets = names(nodes)
 	}
-	r, err := mem.daemon.Trigger(ctx, job, q)
-	if err != nil {
-		return err
-	}
-	if detach {
-		fmt.Fprintln(p.Stdout, r.ID)
-		return nil
-	}
-	if r.Status == loom.StatusQueued {
-		fmt.Fprintf(p.Stderr, "%s: run %s waits for an earlier one\n", p.Name, r.ID)
-	}
-	l := logView{out: bufio.NewWriter(p.Stdout), harmless: terminal(p.Stdout) > 0, colour: colourful(p.Stdout), prefix: r.Nodes > 1, empty: true}
-	err = p.logs(ctx, mem, r, "", true, &l)
-	if ctx.Err() != nil {
-		return &Error{Code: ExitFailed, Err: fmt.Errorf("%w: run %s goes on", context.Cause(ctx), r.ID),
-			Hint: fmt.Sprintf("%s logs -f %s shows it, %[1]s cancel %[2]s ends it", p.Name, r.ID)}
-	}
-	if err != nil {
-		return err
-	}
-	return p.outcome(ctx, mem, r.ID)
-}
-
-// outcome says where a run went badly, and returns an error if it did.
-func (p *Program) outcome(ctx context.Context, mem *memory, run string) error {
-	const shown = 20
-	r, err := p.findRun(ctx, mem, run)
-	if err != nil || r.Status.Good() {
-		return err
-	}
-	results, err := mem.Results(ctx, loom.ResultQuery{Runs: []string{run}})
-	if err != nil {
-		return err
-	}
-	bad := 0
-	for _, one := range results {
-		if one.Status.Good() {
-			continue
-		}
-		if bad++; bad <= shown {
-			fmt.Fprintf(p.Stderr, "%s: %s: %s\n", one.Node, one.Status, one.Reason)
-		}
-	}
-	if bad > shown {
-		fmt.Fprintf(p.Stderr, "and on %d more: %s show %s\n", bad-shown, p.Name, run)
-	}
-	return &Error{Code: ExitFailed}
+	return mem.daemon.Trigger(ctx, job, q)
 }
 
 // selectNodes is Manifest.Select for what a person typed.
@@ -293,17 +252,8 @@ func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *ru
 	if len(j.Targets) == 0 {
 		return &Error{Code: ExitFailed, Err: fmt.Errorf("job %s has no targets: all of its nodes are disabled", j.Name)}
 	}
-	mode := viewGrouped
-	switch {
-	case *f.output == "json":
-		mode = viewJSON
-	case f.stream:
-		mode = viewStream
-	case len(j.Targets) == 1 && !plan:
-		mode = viewPlain
-	}
-	v := newView(p.Stdout, p.Stderr, mode, j.Targets)
-	v.plan = plan
+	v := newView(p.Stdout, p.Stderr, f.mode(len(j.Targets) == 1 && !plan), len(j.Targets), names(j.Targets)...)
+	v.plan, v.raw = plan, f.command && v.mode == viewPlain
 
 	pool := &loom.Pool{Dialer: p.Dialer, Max: m.Config.MaxWorkers, Output: m.Config.History.Output, Log: slog.New(slog.DiscardHandler),
 		Redactor: m.Redactor()}
@@ -338,7 +288,13 @@ func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *ru
 		return err
 	}
 
-	if mode == viewJSON {
+	return p.shown(v)
+}
+
+// shown shows what came of a run that has ended, and returns an error if that is
+// not well.
+func (p *Program) shown(v *view) error {
+	if v.mode == viewJSON {
 		if err := writeJSON(p.Stdout, v.json()); err != nil {
 			return err
 		}
@@ -374,28 +330,6 @@ func (p *Program) do(ctx context.Context, m *loom.Manifest, pool *loom.Pool, j *
 		_ = pool.Run(ctx, j, time.Now(), observe) // as above
 	}
 	return nil
-}
-
-// animate redraws the status line until the function it returns is called.
-func animate(v *view) (stop func()) {
-	var wg sync.WaitGroup
-	done := make(chan struct{})
-	wg.Go(func() {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-				v.draw()
-			}
-		}
-	})
-	return func() {
-		close(done)
-		wg.Wait()
-	}
 }
 
 // planOf returns a task that tells what the job would change.

@@ -73,11 +73,11 @@ func (s *screen) until(t *testing.T, text string) string {
 // watch runs a task with the view of a terminal.
 func watch(t *testing.T, out io.Writer, s *screen, mode viewMode, task loom.TaskFunc, targets ...string) {
 	t.Helper()
-	v := newView(out, s.tty, mode, nodes(targets...))
+	v := newView(out, s.tty, mode, len(targets), targets...)
 	pool := &loom.Pool{}
 	defer pool.Close()
 	still := animate(v)
-	_ = pool.Run(t.Context(), &loom.Job{Name: "j", Task: task, Targets: v.targets}, time.Now(), v.observe)
+	_ = pool.Run(t.Context(), &loom.Job{Name: "j", Task: task, Targets: nodes(targets...)}, time.Now(), v.observe)
 	still()
 	v.end()
 }

@@ -1,32 +1,66 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/internal/bind"
 	"github.com/dustinlacewell/loom/internal/why"
 )
 
-// A view shows a run while it goes on, and what came of it.
+// A view shows a run while it goes on, and what came of it. It is told by the
+// events of the run, whoever does the work.
 type view struct {
 	out, err io.Writer
 	mode     viewMode
-	targets  []*loom.Node
-	plan     bool // what is shown as changed would only be
+	total    int    // how many nodes the run has
+	plan     bool   // what is shown as changed would only be
+	run      string // the ID of a run that is kept; "": it is not, or not known
+	again    string // how to tell more of a run that went badly
+	raw      bool   // with viewPlain: nothing but what the node prints
 
-	mu      sync.Mutex
-	line    string // the status line on the screen
-	began   time.Time
-	running []string
-	results map[string]*loom.Result
-	run     *loom.Run
-	column  int // width of node names
+	live bool // how far the run is can be shown below the rest, and changed there
+
+	mu       sync.Mutex
+	job      string
+	began    time.Time
+	ended    time.Time      // zero while the run goes on
+	nodes    []string       // the targets, as far as they are known, in order
+	given    bool           // that order is the one of the targets
+	place    map[string]int // of each in nodes
+	column   int            // width of node names
+	going    map[string]*goingNode
+	results  map[string]*loom.Result
+	same     map[string]*loom.Result // of each output the first result that has it
+	record   *loom.Run
+	trouble  string // what is in the way of seeing how the run goes
+	question string
+
+	waiting  []piece // what is to be shown above the block that is on the screen
+	open     bool    // the last line that was shown has no end yet
+	block    []string
+	reported time.Time // when how far the run is was last said, where it can't be drawn
+}
+
+// A goingNode is what a node does now.
+type goingNode struct {
+	since   time.Time
+	attempt int
+	last    string // the last line that it printed, or why the last attempt failed
+}
+
+// A piece is text for one of the outputs.
+type piece struct {
+	to   io.Writer
+	text string
 }
 
 type viewMode int
@@ -38,12 +72,25 @@ const (
 	viewJSON                    // nothing but the results
 )
 
-func newView(out, err io.Writer, mode viewMode, targets []*loom.Node) *view {
-	v := &view{out: out, err: err, mode: mode, targets: targets, began: time.Now(), results: map[string]*loom.Result{}}
-	for _, n := range targets {
-		v.column = max(v.column, len([]rune(n.Name)))
+// newView makes a view of a run on total nodes, of which some may be known.
+func newView(out, err io.Writer, mode viewMode, total int, known ...string) *view {
+	v := &view{out: out, err: err, mode: mode, total: total, began: time.Now(), live: terminal(err) > 0 && os.Getenv("TERM") != "dumb",
+		place: map[string]int{}, going: map[string]*goingNode{}, results: map[string]*loom.Result{}, same: map[string]*loom.Result{}}
+	v.reported = v.began
+	for _, n := range known {
+		v.know(n)
 	}
+	v.given = len(known) > 0
 	return v
+}
+
+// know notes a node of the run. v.mu is held, or nobody else has v.
+func (v *view) know(node string) {
+	if _, known := v.place[node]; !known {
+		v.place[node] = len(v.nodes)
+		v.nodes = append(v.nodes, node)
+		v.column = max(v.column, utf8.RuneCountInString(node))
+	}
 }
 
 // observe takes the run's events.
@@ -51,20 +98,54 @@ func (v *view) observe(e loom.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch e.Kind {
+	case loom.KindRunStarted:
+		v.job = e.Job
+		if e.Ran != nil && !e.Ran.Started.IsZero() {
+			v.began = e.Ran.Started
+		}
 	case loom.KindNodeStarted:
-		v.running = append(v.running, e.Node)
+		v.know(e.Node)
+		v.going[e.Node] = &goingNode{since: cmp.Or(e.Time, time.Now()), attempt: 1}
 	case loom.KindOutput:
+		if n := v.going[e.Node]; n != nil && strings.TrimSpace(e.Text) != "" {
+			n.last = e.Text
+		}
 		v.print(e.Node, e.Stream, e.Text, e.More)
+	case loom.KindRetry:
+		if n := v.going[e.Node]; n != nil && e.Result != nil {
+			n.attempt, n.last = e.Result.Attempts+1, e.Text
+		}
+		if v.mode == viewStream {
+			v.print(e.Node, loom.Log, e.Text, false)
+		}
 	case loom.KindChanged:
-		if v.mode == viewStream || v.mode == viewPlain {
+		if v.mode == viewStream || v.mode == viewPlain && !v.raw {
 			v.print(e.Node, loom.Log, v.changed()+e.Text, false)
 		}
 	case loom.KindNodeEnded:
-		v.running = slices.DeleteFunc(v.running, func(n string) bool { return n == e.Node })
-		v.results[e.Node] = e.Result
+		v.know(e.Node)
+		delete(v.going, e.Node)
+		v.results[e.Node] = v.once(e.Result)
 	case loom.KindRunEnded:
-		v.run = e.Ran
+		v.record, v.ended = e.Ran, cmp.Or(e.Ran.Ended, time.Now())
 	}
+}
+
+// once returns r, with the output that another node has already if that is the
+// same: a thousand nodes that print the same take the room of one.
+func (v *view) once(r *loom.Result) *loom.Result {
+	if v.mode != viewGrouped || len(r.Output) == 0 {
+		return r
+	}
+	key := outputKey(r)
+	first := v.same[key]
+	if first == nil {
+		v.same[key] = r
+		return r
+	}
+	shared := *r
+	shared.Output = first.Output
+	return &shared
 }
 
 func (v *view) changed() string {
@@ -86,15 +167,24 @@ func (v *view) print(node string, s loom.Stream, text string, more bool) {
 	if terminal(to) > 0 {
 		text = clean(text)
 	}
-	v.erase()
-	switch {
-	case v.mode == viewStream:
-		fmt.Fprintf(to, "%s %s\n", v.prefix(to, node), text)
-	case more:
-		fmt.Fprint(to, text)
-	default:
-		fmt.Fprintln(to, text)
+	if v.mode == viewStream {
+		text, more = v.prefix(to, node)+" "+text, false
 	}
+	if !more {
+		text += "\n"
+	}
+	v.put(to, text)
+}
+
+// put shows text: at once, or with the next frame if there are frames. v.mu is
+// held.
+func (v *view) put(to io.Writer, text string) {
+	v.open = !strings.HasSuffix(text, "\n")
+	if len(v.block) > 0 || len(v.waiting) > 0 {
+		v.waiting = append(v.waiting, piece{to, text})
+		return
+	}
+	_, _ = io.WriteString(to, text)
 }
 
 // prefix is a node's name in its colour.
@@ -104,65 +194,56 @@ func (v *view) prefix(w io.Writer, node string) string {
 		return name
 	}
 	colours := []int{36, 33, 32, 35, 34, 96, 93, 92, 95, 94}
-	i := slices.IndexFunc(v.targets, func(n *loom.Node) bool { return n.Name == node })
-	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", colours[max(i, 0)%len(colours)], name)
+	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", colours[v.place[node]%len(colours)], name)
 }
 
 // say shows a sentence about the run itself.
 func (v *view) say(format string, args ...any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.erase()
-	fmt.Fprintf(v.err, format+"\n", args...)
+	v.put(v.err, fmt.Sprintf(format+"\n", args...))
 }
 
-// draw shows how far the run is in one line of the terminal.
-func (v *view) draw() {
-	width := terminal(v.err)
-	if width == 0 || v.mode == viewPlain {
-		return
-	}
+// remark shows what is in the way of seeing how the run goes; "": nothing.
+func (v *view) remark(text string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.erase()
-	bad := 0
-	for _, r := range v.results {
-		if !r.Status.Good() {
-			bad++
-		}
+	if text != "" && text != v.trouble && !v.live {
+		v.put(v.err, text+"\n")
 	}
-	line := fmt.Sprintf("%d/%d done", len(v.results), len(v.targets))
-	if bad > 0 {
-		line += fmt.Sprintf(", %d failed", bad)
-	}
-	line += fmt.Sprintf(", %v", time.Since(v.began).Round(time.Second))
-	if len(v.running) > 0 {
-		line += ": " + Fold(v.running)
-	}
-	v.line = shorten(line, width-1)
-	fmt.Fprint(v.err, v.line)
+	v.trouble = text
 }
 
-// erase takes the status line away. v.mu is held.
-func (v *view) erase() {
-	if v.line != "" {
-		fmt.Fprint(v.err, "\r\x1b[K")
-		v.line = ""
-	}
+// asks shows a question below all else until it is answered, which "" says.
+func (v *view) asks(text string) {
+	v.mu.Lock()
+	v.question = text
+	v.mu.Unlock()
+	v.draw(time.Now())
+}
+
+// leave takes away what is only shown while the run goes on.
+func (v *view) leave() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.clear()
 }
 
 // end shows what came of the run, and reports whether it went well.
 func (v *view) end() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.erase()
+	v.clear()
+	if !v.given {
+		slices.SortFunc(v.nodes, byNumber)
+	}
 	if v.mode == viewGrouped {
-		for _, g := range v.groups(groupOutput) {
+		for _, g := range v.groups(outputKey) {
 			v.printGroup(g)
 		}
 	}
 	bad := 0
-	for _, g := range v.groups(groupReason) {
+	for _, g := range v.groups(reasonKey) {
 		if g.first.Status.Good() && g.first.Status != loom.StatusSkipped {
 			continue
 		}
@@ -171,8 +252,15 @@ func (v *view) end() bool {
 		}
 		fmt.Fprintf(v.err, "%s: %s\n", g.title(), v.reason(g.first))
 	}
-	if len(v.targets) > 1 || bad == 0 && v.mode == viewGrouped {
-		fmt.Fprintln(v.err, v.total())
+	if v.record != nil && !v.record.Status.Good() && bad == 0 {
+		bad++
+		fmt.Fprintf(v.err, "%s\n", strings.TrimSuffix(fmt.Sprintf("the run ended %s: %s", v.record.Status, clean(v.record.Reason)), ": "))
+	}
+	if v.total > 1 || bad == 0 && v.mode == viewGrouped || v.run != "" && !v.raw && v.mode != viewJSON {
+		fmt.Fprintln(v.err, v.sum())
+	}
+	if bad > 0 && v.again != "" && terminal(v.err) > 0 && v.mode != viewJSON {
+		fmt.Fprintln(v.err, v.again)
 	}
 	return bad == 0
 }
@@ -192,15 +280,14 @@ func (v *view) reason(r *loom.Result) string {
 	return text
 }
 
-// total sums the run up.
-func (v *view) total() string {
+// sum sums the run up.
+func (v *view) sum() string {
 	counts := map[loom.Status]int{}
 	for _, r := range v.results {
 		counts[r.Status]++
 	}
 	var parts []string
-	for _, s := range []loom.Status{loom.StatusOK, loom.StatusChanged, loom.StatusSkipped, loom.StatusFailed,
-		loom.StatusTimeout, loom.StatusUnreachable, loom.StatusLost, loom.StatusCancelled} {
+	for _, s := range resultStatuses() {
 		if counts[s] == 0 {
 			continue
 		}
@@ -210,7 +297,14 @@ func (v *view) total() string {
 		}
 		parts = append(parts, fmt.Sprintf("%d %s", counts[s], word))
 	}
-	return fmt.Sprintf("%s in %s: %s", count(len(v.targets), "node"), took(time.Since(v.began)), strings.Join(parts, ", "))
+	if rest := v.total - len(v.results); rest > 0 {
+		parts = append(parts, fmt.Sprintf("%d not begun", rest))
+	}
+	text := fmt.Sprintf("%s in %s: %s", count(v.total, "node"), took(max(cmp.Or(v.ended, time.Now()).Sub(v.began), 0)), strings.Join(parts, ", "))
+	if v.run != "" && v.record != nil {
+		text = fmt.Sprintf("run %s ended %s: %s", v.run, v.record.Status, text)
+	}
+	return text
 }
 
 // took is a duration for people who have waited: why.Took, but to the second
@@ -240,8 +334,8 @@ func (g *group) title() string {
 func (v *view) groups(key func(*loom.Result) string) []*group {
 	var all []*group
 	byKey := map[string]*group{}
-	for _, n := range v.targets {
-		r := v.results[n.Name]
+	for _, n := range v.nodes {
+		r := v.results[n]
 		if r == nil {
 			continue
 		}
@@ -252,7 +346,7 @@ func (v *view) groups(key func(*loom.Result) string) []*group {
 			byKey[k] = g
 			all = append(all, g)
 		}
-		g.nodes = append(g.nodes, n.Name)
+		g.nodes = append(g.nodes, n)
 	}
 	slices.SortStableFunc(all, func(a, b *group) int {
 		switch good := a.first.Status.Good(); {
@@ -266,7 +360,8 @@ func (v *view) groups(key func(*loom.Result) string) []*group {
 	return all
 }
 
-func groupOutput(r *loom.Result) string {
+// outputKey is the same for results that print and change the same.
+func outputKey(r *loom.Result) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%q %t\n", r.Changes, r.Status.Good())
 	for _, l := range r.Output {
@@ -275,7 +370,8 @@ func groupOutput(r *loom.Result) string {
 	return b.String()
 }
 
-func groupReason(r *loom.Result) string { return string(r.Status) + "\x00" + Reason(r) }
+// reasonKey is the same for results that ended in the same way.
+func reasonKey(r *loom.Result) string { return string(r.Status) + "\x00" + Reason(r) }
 
 // Reason is why a node is not ok, without the node's name before it.
 func Reason(r *loom.Result) string { return strings.TrimPrefix(r.Reason, r.Node+": ") }
@@ -345,14 +441,14 @@ func (v *view) json() any {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := runJSON{Plan: v.plan, Counts: map[string]int{}, Nodes: []nodeJSON{}}
-	if v.run != nil {
-		r.Run, r.Job, r.Status, r.Started, r.Ended = v.run.ID, v.run.Job, string(v.run.Status), v.run.Started, v.run.Ended
-		for s, n := range v.run.Counts {
+	if v.record != nil {
+		r.Run, r.Job, r.Status, r.Started, r.Ended = v.record.ID, v.record.Job, string(v.record.Status), v.record.Started, v.record.Ended
+		for s, n := range v.record.Counts {
 			r.Counts[string(s)] = n
 		}
 	}
-	for _, t := range v.targets {
-		one := v.results[t.Name]
+	for _, t := range v.nodes {
+		one := v.results[t]
 		if one == nil {
 			continue
 		}

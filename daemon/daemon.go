@@ -77,7 +77,7 @@ func Run(ctx context.Context, o Options, args []string, stdin io.Reader, stdout,
 
 func run(ctx context.Context, proc *process, o Options, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	o.Name = cmp.Or(o.Name, "loomd")
-	p := program(o, stdin, stdout, stderr)
+	p := program(o, proc, stdin, stdout, stderr)
 	root := p.Command()
 	addServe(root, p, proc)
 	root.AddCommand(demoCommand(p, proc))
@@ -86,20 +86,21 @@ func run(ctx context.Context, proc *process, o Options, args []string, stdin io.
 	return err
 }
 
-func runClient(ctx context.Context, _ *process, o Options, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+func runClient(ctx context.Context, proc *process, o Options, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	o.Name = cmp.Or(o.Name, "loom")
-	p := program(o, stdin, stdout, stderr)
+	p := program(o, proc, stdin, stdout, stderr)
 	p.Remote = true
 	err := p.Execute(ctx, p.Command(), args)
 	p.Report(err)
 	return err
 }
 
-func program(o Options, stdin io.Reader, stdout, stderr io.Writer) *cli.Program {
+func program(o Options, proc *process, stdin io.Reader, stdout, stderr io.Writer) *cli.Program {
 	if o.Tasks == nil {
 		o.Tasks = new(loom.Registry)
 	}
-	return &cli.Program{Name: o.Name, Tasks: o.Tasks, Dialer: o.Dialer, Stores: o.Stores, Stdin: stdin, Stdout: stdout, Stderr: stderr}
+	return &cli.Program{Name: o.Name, Tasks: o.Tasks, Dialer: o.Dialer, Stores: o.Stores, Stdin: stdin, Stdout: stdout, Stderr: stderr,
+		Interrupts: &proc.interrupts}
 }
 
 // A process is how signals reach what runs.
@@ -107,6 +108,8 @@ type process struct {
 	reload  chan struct{} // a SIGHUP
 	abort   chan struct{} // closed by the second signal to stop
 	serving atomic.Bool   // SIGHUP is wanted
+
+	interrupts cli.Interrupts // Ctrl-C goes there first
 }
 
 // A signalled is the cause of a context that a signal has ended.
@@ -133,6 +136,9 @@ func listen(ctx context.Context, sig <-chan os.Signal, die func(os.Signal)) (con
 				case p.reload <- struct{}{}:
 				default: // one is waiting already
 				}
+				continue
+			}
+			if s == os.Interrupt && p.interrupts.Give() {
 				continue
 			}
 			stops++
