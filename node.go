@@ -128,6 +128,11 @@ type Command struct {
 	// Stdout and Stderr get what the command prints, in pieces of any size; nil
 	// discards. If they are the same writer, Write is not called concurrently.
 	Stdout, Stderr io.Writer
+
+	// Last says that the caller has no other command for the node after this one,
+	// as far as it knows, so that the connection need not get ready for one at
+	// once.
+	Last bool
 }
 
 // Files is what Loom needs of a node's file system. Names are absolute, or

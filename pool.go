@@ -475,6 +475,7 @@ func (a *attempt) changed(c Change) {
 // goes badly decides; if none does and all were skipped, so is the result.
 func (a *attempt) steps(ctx context.Context, s *Session, node *spools) error {
 	if len(a.work.job.Steps) == 0 {
+		s.last = true
 		return a.work.job.Task.Apply(ctx, a.claim(s, 0, node))
 	}
 	var failed, skipped error

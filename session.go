@@ -38,6 +38,7 @@ type Session struct {
 	Claim   string
 	claims  *claims
 	claimed bool // commands are claimed
+	last    bool // no other task comes after this one
 
 	// OnChange is called for each change that the task reports; nil ignores
 	// them.
@@ -92,6 +93,7 @@ func (s *Session) Exec(ctx context.Context, c Command) error {
 		c.Private = s.Redact(c.Text) != c.Text
 	}
 
+	c.Last = c.Last && s.last
 	end := &tail{next: c.Stderr, most: 4 << 10, clean: s.secrets.stream()}
 	if shell.Same(c.Stdout, c.Stderr) {
 		c.Stdout = end // they must stay the same writer

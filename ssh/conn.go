@@ -60,7 +60,7 @@ func (c *conn) Exec(ctx context.Context, cmd loom.Command) error {
 	if cmd.User != "" && cmd.User != login {
 		sc.User, sc.Password = cmd.User, string(cmd.Password)
 	}
-	x := &execution{conn: c, cmd: &sc}
+	x := &execution{conn: c, cmd: &sc, last: cmd.Last}
 	defer x.done()
 	if sc.Stdin != nil {
 		// It needs two sessions. If many had one and waited for the other, none
@@ -104,6 +104,7 @@ func (c *conn) login() (string, error) {
 type execution struct {
 	conn    *conn
 	cmd     *shell.Command
+	last    bool // no other is known to follow
 	second  bool // it holds conn.second
 	started int
 	link    *link // on which it began
@@ -127,7 +128,7 @@ func (x *execution) stale(err error) bool {
 
 // start is a shell.Start. The first process is the command's.
 func (x *execution) start(ctx context.Context, line string) (shell.Process, error) {
-	p, err := x.conn.process(ctx, line)
+	p, err := x.conn.process(ctx, line, x.last)
 	if err != nil {
 		return nil, err
 	}
@@ -206,8 +207,8 @@ func (t *target) sudoError(err *shell.SudoError) error {
 }
 
 // process starts a program in a new session.
-func (c *conn) process(ctx context.Context, line string) (*process, error) {
-	l, ch, err := c.session(ctx, line)
+func (c *conn) process(ctx context.Context, line string, last bool) (*process, error) {
+	l, ch, err := c.session(ctx, line, last)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +217,7 @@ func (c *conn) process(ctx context.Context, line string) (*process, error) {
 
 // session returns a channel of a link that lives, and waits until there is
 // room for one.
-func (c *conn) session(ctx context.Context, line string) (*link, *channel, error) {
+func (c *conn) session(ctx context.Context, line string, last bool) (*link, *channel, error) {
 	mine := false // it is our turn
 	for tries := 0; ; {
 		l, wait, err := c.link(ctx, mine)
@@ -237,7 +238,7 @@ func (c *conn) session(ctx context.Context, line string) (*link, *channel, error
 		if err := l.fresh(); err != nil {
 			continue // it is dead now, and another takes its place
 		}
-		ch, err := l.take(line)
+		ch, err := l.take(line, last)
 		if err == nil {
 			c.pass()
 			return l, ch, nil
@@ -350,7 +351,7 @@ func (c *conn) reapOrphans() {
 		c.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
-			start := func(ctx context.Context, line string) (shell.Process, error) { return c.process(ctx, line) }
+			start := func(ctx context.Context, line string) (shell.Process, error) { return c.process(ctx, line, false) }
 			if err := shell.Reap(ctx, start, o.user, o.password, []string{o.mark}); err != nil {
 				c.d.log().Warn("what a lost command left on the node may still run", "node", c.node.Name, "err", err)
 			}

@@ -16,7 +16,7 @@ import (
 
 // Files opens the node's files by SFTP.
 func (c *conn) Files(ctx context.Context) (loom.Files, error) {
-	l, ch, err := c.session(ctx, "")
+	l, ch, err := c.session(ctx, "", false)
 	if err != nil {
 		return nil, err
 	}

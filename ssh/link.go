@@ -38,6 +38,8 @@ type link struct {
 	sentry  shell.Sentry  // watches over the commands that run for long
 	alone   bool          // there is no room for the sentry
 	opening <-chan opened // where a channel that is being opened ahead will be
+	used    bool          // a channel was taken
+	single  bool          // one was, for a command that may be the only one for now
 	open    int           // channels in use
 	limit   int           // how many may be open; 0: not known
 	learned time.Time     // when we were told; zero: it is the node's setting
@@ -486,6 +488,9 @@ func (l *link) heat() {
 		if busy {
 			return
 		}
+		if c == nil {
+			c = l.ahead()
+		}
 		if c != nil {
 			_ = c.exec(shell.Line) // if the connection breaks, it will be noticed
 		}
@@ -509,6 +514,34 @@ func (l *link) prepare(paired bool) {
 		l.wire.pair()
 	}
 	l.opening = l.ask("session", nil)
+}
+
+// ahead opens a channel for the next command, unless one was asked for already or
+// there is no room for it.
+func (l *link) ahead() *channel {
+	l.mu.Lock()
+	needless := l.spare != nil || l.opening != nil || l.full()
+	l.mu.Unlock()
+	if needless {
+		return nil
+	}
+	c, err := l.session()
+	l.mu.Lock()
+	l.learn(err)
+	needless = l.spare != nil || l.opening != nil // a command came meanwhile
+	if err == nil && !needless {
+		l.spare = c
+	}
+	l.mu.Unlock()
+	switch {
+	case err != nil:
+		return nil
+	case needless:
+		_ = c.Close() // an error means that it is closed
+		ssh.DiscardRequests(c.requests)
+		return nil
+	}
+	return c
 }
 
 // settle takes the channel that was asked for ahead, if it is there. l.mu is
@@ -637,10 +670,15 @@ func (l *link) room() bool {
 
 // take returns a channel in which the program that line names can be started, or
 // was. It is counted as open until drop is called.
-func (l *link) take(line string) (*channel, error) {
+//
+// The next one is asked for at once, unless this is the first and may be the last
+// for now: then heat does it.
+func (l *link) take(line string, last bool) (*channel, error) {
 	l.pace.stir()
 	l.mu.Lock()
 	l.calm.Stop()
+	l.used, l.single = true, last && !l.used
+	single := l.single
 	l.settle()
 	c, wanted := l.spare, l.opening
 	l.spare = nil
@@ -665,7 +703,9 @@ func (l *link) take(line string) (*channel, error) {
 		l.mu.Unlock()
 		return nil, err
 	}
-	l.prepare(true)
+	if !single {
+		l.prepare(true)
+	}
 	return c, nil
 }
 
@@ -708,8 +748,11 @@ func (l *link) drop() {
 	if !l.alive() {
 		l.calm.Stop()
 	}
+	single := l.single
 	l.mu.Unlock()
-	l.prepare(false)
+	if !single {
+		l.prepare(false)
+	}
 	if l.freed != nil {
 		l.freed()
 	}

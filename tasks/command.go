@@ -289,6 +289,7 @@ func (c command) exec(ctx context.Context, s *loom.Session, cmd loom.Command) er
 	if c.quiet {
 		cmd.Stdout, cmd.Stderr = nil, nil
 	}
+	cmd.Last = true
 	err := s.Resumable().Exec(ctx, cmd)
 	if _, exited := errors.AsType[*loom.ExitError](err); exited && (c.warnOnly || c.quiet) && ctx.Err() == nil {
 		logger(s).Warn("command failed, which warn_only lets pass", "err", err)
