@@ -22,6 +22,7 @@ type config struct {
 	blocks []block
 	ignore []string // what was not understood, as sentences
 	files  map[string]time.Time
+	seen   time.Time // when the files were looked at
 }
 
 // A block is a Host section with its settings. Outer are the sections of the
@@ -48,7 +49,7 @@ func (c *configs) get(files ...string) (*config, error) {
 	if have := c.read[key]; have != nil && have.fresh() {
 		return have, nil
 	}
-	conf := &config{files: map[string]time.Time{}}
+	conf := &config{files: map[string]time.Time{}, seen: time.Now()}
 	for _, f := range files {
 		if err := conf.load(f, nil, []string{"*"}, 0); err != nil {
 			return nil, err
@@ -61,8 +62,12 @@ func (c *configs) get(files ...string) (*config, error) {
 	return conf, nil
 }
 
-// fresh reports whether all files are as they were.
+// fresh reports whether all files are as they were, a glance ago at the latest.
 func (c *config) fresh() bool {
+	if time.Since(c.seen) < glanceLimit {
+		return true
+	}
+	c.seen = time.Now()
 	for file, was := range c.files {
 		if !modified(file).Equal(was) {
 			return false

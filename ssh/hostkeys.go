@@ -248,47 +248,45 @@ func (c *hostKeyCheck) algorithms() []string {
 	if len(c.t.hostKeyAlgos) > 0 {
 		return c.t.hostKeyAlgos
 	}
-	supported := ssh.SupportedAlgorithms().HostKeys
-	ofType := func(keyType string) []string {
-		if keyType == ssh.KeyAlgoRSA {
-			return []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
-		}
-		return []string{keyType}
-	}
-	var plain, certs []string
-	authorities := false
-	for _, k := range c.known {
-		switch k.marker {
-		case "@cert-authority":
-			authorities = true
-		case "":
-			plain = append(plain, ofType(k.key.Type())...)
+	supported := supportedHostKeys()
+	all := make([]string, 0, 2*len(supported))
+	add := func(algos ...string) {
+		for _, a := range algos {
+			if !slices.Contains(all, a) && slices.Contains(supported, a) {
+				all = append(all, a)
+			}
 		}
 	}
 	isCert := func(a string) bool { return strings.Contains(a, "-cert-") }
-	for _, a := range append([]string{ssh.CertAlgoED25519v01}, supported...) {
-		if isCert(a) {
-			certs = append(certs, a)
+	if slices.ContainsFunc(c.known, func(k knownKey) bool { return k.marker == "@cert-authority" }) {
+		add(ssh.CertAlgoED25519v01)
+		for _, a := range supported {
+			if isCert(a) {
+				add(a)
+			}
 		}
 	}
-	var all []string
-	if authorities {
-		all = certs
+	for _, k := range c.known {
+		switch {
+		case k.marker != "":
+		case k.key.Type() == ssh.KeyAlgoRSA:
+			add(ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
+		default:
+			add(k.key.Type())
+		}
 	}
-	all = append(all, plain...)
-	all = append(all, ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256)
+	add(ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256)
 	for _, a := range supported {
 		if !isCert(a) {
-			all = append(all, a)
+			add(a)
 		}
 	}
-	seen := map[string]bool{}
-	return slices.DeleteFunc(all, func(a string) bool {
-		again := seen[a]
-		seen[a] = true
-		return again || !slices.Contains(supported, a)
-	})
+	return all
 }
+
+// supportedHostKeys are the algorithms that the library has: it makes new lists
+// of all its algorithms each time it is asked.
+var supportedHostKeys = sync.OnceValue(func() []string { return ssh.SupportedAlgorithms().HostKeys }) //nolint:gochecknoglobals // a constant
 
 // check is the ssh.HostKeyCallback.
 func (c *hostKeyCheck) check(_ string, _ net.Addr, key ssh.PublicKey) error {

@@ -476,18 +476,18 @@ const heatDelay = 300 * time.Millisecond
 // command need not wait for the login shell and its start-up files, and the
 // sentry, so that it needs no watcher of its own.
 func (l *link) heat() {
-	l.spawn(func() {
-		l.mu.Lock()
-		l.settle()
-		c, busy, crowded := l.spare, l.open > 0, l.crowded()
-		if calm := l.pace.calm(); !busy && calm < heatDelay {
-			busy = true
-			l.calm.Reset(heatDelay - calm)
-		}
-		l.mu.Unlock()
-		if busy {
-			return
-		}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open > 0 || !l.alive() {
+		return
+	}
+	if calm := l.pace.calm(); calm < heatDelay {
+		l.calm.Reset(heatDelay - calm)
+		return
+	}
+	l.settle()
+	c, crowded := l.spare, l.crowded()
+	l.wg.Go(func() {
 		if c == nil {
 			c = l.ahead()
 		}

@@ -136,6 +136,9 @@ func TestInclude(t *testing.T) {
 		if err := os.Chtimes(part, at, at); err != nil {
 			t.Fatal(err)
 		}
+		for _, c := range d.configs.read { // as if it had been a while ago
+			c.seen = time.Time{}
+		}
 		if got, err := d.resolve(&loom.Node{Name: "a"}); err != nil || got.port != port {
 			t.Errorf("got %v, %v; want port %d", got, err, port)
 		}
