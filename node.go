@@ -77,6 +77,28 @@ type Dialer interface {
 	Dial(ctx context.Context, n *Node) (Conn, error)
 }
 
+// A HostKey is a key by which a node is known, or that it shows.
+type HostKey struct {
+	Type        string // ssh-ed25519, ...
+	Fingerprint string // SHA256:...
+	Known       string // file:line that has it; "": none does
+	Changed     bool   // another key of this type is known, so it is not trusted
+}
+
+// A HostKeeper is a Dialer that can tell which keys nodes show, and be told to trust
+// them.
+type HostKeeper interface {
+	// ShowHostKeys asks a node for its keys. Nothing is sent to it but that question.
+	// The error is as that of Dial.
+	ShowHostKeys(ctx context.Context, n *Node) ([]HostKey, error)
+
+	// TrustHostKeys records the keys that a node shows: those of these fingerprints, or
+	// all if there are none. It returns those that were new. Nothing is recorded if
+	// the node does not show one of them, or if one is Changed: the error then
+	// says what to do.
+	TrustHostKeys(ctx context.Context, n *Node, fingerprints ...string) ([]HostKey, error)
+}
+
 // A Conn is an open connection to one node. Transports implement it; tasks use
 // a [Session]. It is safe for concurrent use.
 //

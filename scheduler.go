@@ -66,6 +66,7 @@ type Scheduler struct {
 	seen      time.Time         // the clock, when the loop last looked
 	wake      chan struct{}     // interrupts the loop's wait
 	going     map[string]*going // by run ID
+	given     map[string]*Job   // of runs whose job is not among jobs, by run ID
 	waiting   int               // how often a run had to wait, since none did
 	taking    bool              // runs that wait are being taken
 	retake    bool              // and must be looked for once more
@@ -234,7 +235,7 @@ func (s *Scheduler) begin() {
 	s.open = true
 	s.waiting = 1 // for all we know
 	s.wake = make(chan struct{}, 1)
-	s.going = map[string]*going{}
+	s.going, s.given = map[string]*going{}, map[string]*Job{}
 	s.drafts = map[draft]string{}
 	s.pulse.poke = make(chan struct{}, 1)
 	s.seen = s.now()

@@ -309,6 +309,9 @@ func (r *recorder) abandon(ctx context.Context, left leftover) {
 	end := r.run.claim.Run
 	end.Status, end.Ended, end.Counts = StatusCancelled, now, map[Status]int{}
 	end.Reason = "the job is not in the manifest any more"
+	if end.Job == ExecJob {
+		end.Reason = "loom ended before the command did, which is not given again"
+	}
 	for name, was := range left.results {
 		if !was.Status.Ended() {
 			was.Status, was.Ended, was.Reason = StatusLost, now, lostReason(was)

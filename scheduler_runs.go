@@ -28,7 +28,9 @@ func (s *Scheduler) start(c Claim) {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background()) // ended by Cancel and Abort, not by Run's context
 	g := &going{claim: c, cancel: cancel, began: time.Now()}
-	if e := s.jobs[c.Run.Job]; e != nil {
+	if j := s.given[c.Run.ID]; j != nil {
+		g.job = j
+	} else if e := s.jobs[c.Run.Job]; e != nil {
 		g.job = e.job.on(c.Run.Targets)
 	}
 	s.going[c.Run.ID] = g
@@ -69,6 +71,7 @@ func (s *Scheduler) work(ctx context.Context, g *going) {
 func (s *Scheduler) ended(ctx context.Context, g *going) {
 	s.mu.Lock()
 	delete(s.going, g.claim.Run.ID)
+	delete(s.given, g.claim.Run.ID)
 	waiting := s.waiting > 0
 	s.mu.Unlock()
 	if waiting {
@@ -172,18 +175,54 @@ func (s *Scheduler) Trigger(ctx context.Context, job string, q Request) (Run, er
 	case e == nil:
 		return Run{}, fmt.Errorf("job %q: %w", job, ErrNotFound)
 	}
-	f, err := e.job.request(q, s.now())
+	return s.ask(ctx, e.job, q, false)
+}
+
+// ExecJob is the name of runs of commands that somebody gives by hand. No manifest
+// can have a job of this name.
+const ExecJob = "/exec"
+
+// Start is Trigger for a job that need not be loaded. Its run is recorded as others
+// are, but if Loom ends before it does it is not begun again, as nobody knows the job
+// then.
+func (s *Scheduler) Start(ctx context.Context, j *Job, q Request) (Run, error) {
+	if ctx.Err() != nil {
+		return Run{}, context.Cause(ctx)
+	}
+	s.mu.Lock()
+	open := s.open
+	s.mu.Unlock()
+	if !open {
+		return Run{}, fmt.Errorf("job %q: %w", j.Name, ErrShutdown)
+	}
+	return s.ask(ctx, j, q, true)
+}
+
+// ask has the store start a run, and begins it if it may begin. given says that the
+// job is not among those that were loaded.
+func (s *Scheduler) ask(ctx context.Context, j *Job, q Request, given bool) (Run, error) {
+	f, err := j.request(q, s.now())
 	if err != nil {
 		return Run{}, err
 	}
+	if given { // before the store knows of the run, since then it can be taken
+		s.mu.Lock()
+		s.given[f.Run.ID] = j.on(q.Targets)
+		s.mu.Unlock()
+	}
 	fired, err := s.memory.Fire(ctx, s.self.ID, []Firing{f})
+	if err == nil && fired[0].Claim.Run.ID == "" {
+		err = &refusedError{fired[0].Why}
+	}
+	if err != nil || fired[0].Claim.Run.ID != f.Run.ID {
+		s.mu.Lock()
+		delete(s.given, f.Run.ID)
+		s.mu.Unlock()
+	}
 	if err != nil {
-		return Run{}, fmt.Errorf("job %q: %w", job, err)
+		return Run{}, fmt.Errorf("job %q: %w", j.Name, err)
 	}
 	is := fired[0]
-	if is.Claim.Run.ID == "" {
-		return Run{}, fmt.Errorf("job %q: %w", job, &refusedError{is.Why})
-	}
 	if is.Claim.Run.ID == f.Run.ID { // else an earlier one had the key
 		s.fired(f, is)
 	}

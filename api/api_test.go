@@ -26,6 +26,8 @@ import (
 
 // A daemon is a Control of which tests say what it does.
 type daemon struct {
+	api.Control // what it does not do itself
+
 	mu       sync.Mutex
 	manifest *loom.Manifest
 	status   api.Status

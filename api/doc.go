@@ -25,8 +25,10 @@
 //	urn:loom:exists       409  fs.ErrExist
 //	urn:loom:denied       403  fs.ErrPermission
 //	urn:loom:unauthorized 401  fs.ErrPermission
+//	urn:loom:unreachable  502  loom.ErrUnreachable
 //	urn:loom:unsupported  501  errors.ErrUnsupported
 //	urn:loom:invalid      422
+//	urn:loom:key-used     422
 //	urn:loom:misdirected  421
 //	urn:loom:too-many     429
 //

@@ -84,6 +84,7 @@ func kinds() []kind {
 		{"urn:loom:denied", "Not permitted", http.StatusForbidden, fs.ErrPermission},
 		{"urn:loom:unauthorized", "It is not known who asks", http.StatusUnauthorized, errUnauthorized},
 		{"urn:loom:unauthorized", "It is not known who asks", http.StatusUnauthorized, fs.ErrPermission},
+		{"urn:loom:unreachable", "The node can't be reached", http.StatusBadGateway, loom.ErrUnreachable},
 		{"urn:loom:unsupported", "Not supported", http.StatusNotImplemented, errors.ErrUnsupported},
 		{"urn:loom:invalid", "The request makes no sense", http.StatusUnprocessableEntity, errInvalid},
 	}

@@ -45,6 +45,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	s.daemon(api)
 	s.jobs(api)
 	s.nodes(api)
+	s.hands(api)
 	s.recent(api)
 	s.archive(api)
 	s.orders(api)
@@ -232,7 +233,14 @@ func (s *Server) runs(api huma.API) {
 	}
 	get(api, "/runs/{run}", "runs", "get-run", "A run", func(ctx context.Context, in *run) (Run, error) {
 		r, err := s.run(ctx, in.ID)
-		return NewRun(r), err
+		shown := NewRun(r)
+		if err == nil && r.Trigger == loom.TriggerManual {
+			var said []string
+			if said, err = s.asked(ctx, r); len(said) > 0 {
+				shown.Why = said[0]
+			}
+		}
+		return shown, err
 	})
 	type one struct {
 		ID   string `path:"run" doc:"A run's ID, or its beginning if there is only one of that"`
@@ -291,6 +299,9 @@ func (s *Server) orders(api huma.API) {
 		}
 		noted(ctx, loom.VerbRun, in.Job, q.Why)
 		r, err := s.Control.Trigger(ctx, in.Job, q)
+		if err == nil && q.Key != "" {
+			err = s.sameOrder(ctx, r, q.Key, q.Targets, q.Why)
+		}
 		return NewRun(r), err
 	})
 	type reason struct {

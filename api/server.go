@@ -81,6 +81,21 @@ type Control interface {
 	// that it shall end.
 	Cancel(ctx context.Context, run, why string) error
 
+	// Exec starts a run of a command on nodes. The error wraps loom.ErrNotFound if
+	// the targets select none, loom.ErrShutdown if the daemon stops.
+	Exec(ctx context.Context, e Exec, q loom.Request) (loom.Run, error)
+
+	// Ping tries to reach a node. How that went is in what it returns.
+	Ping(ctx context.Context, n *loom.Node) Ping
+
+	// HostKeys and Trust are what loom.HostKeeper does. The error wraps
+	// errors.ErrUnsupported if the node is not reached over SSH.
+	HostKeys(ctx context.Context, n *loom.Node) ([]loom.HostKey, error)
+	Trust(ctx context.Context, n *loom.Node, fingerprints []string) ([]loom.HostKey, error)
+
+	// Tasks returns what manifests can use. It may be nil.
+	Tasks() *loom.Registry
+
 	// Reload reads the files again and returns when what they say is in force.
 	// The error joins the problems.
 	Reload(ctx context.Context) error

@@ -171,7 +171,7 @@ func (s *Server) remembered(ctx context.Context, st *Status) error {
 		return err
 	}
 	for _, j := range jobs {
-		if j.Gone {
+		if j.Gone || j.Name == loom.ExecJob {
 			continue
 		}
 		if p := j.Pause; p != nil && (p.Until.IsZero() || p.Until.After(time.Now())) {

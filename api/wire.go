@@ -18,6 +18,7 @@ type Run struct {
 	Due     time.Time           `json:"due,omitzero" doc:"When it should have started"`
 	Trigger loom.Trigger        `json:"trigger" doc:"schedule, catch-up, manual or after"`
 	By      string              `json:"by,omitempty" doc:"Who asked for it, or the run that it follows"`
+	Why     string              `json:"why,omitempty" doc:"What who asked for it said, as far as get-run knows: of a command given by hand, the command"`
 	Targets []string            `json:"targets,omitzero" doc:"The nodes that were asked for; left out: all of the job's"`
 	Queued  time.Time           `json:"queued,omitzero"`
 	Started time.Time           `json:"started,omitzero"`

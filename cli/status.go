@@ -83,10 +83,10 @@ func (p *Program) standing(ctx context.Context, m *memory, nothing error) (*stan
 	manifest := p.known(ctx)
 	switch {
 	case m == nil:
-		s.Status = (&api.Server{Store: noStore{}, Control: absent{manifest}}).Status(ctx)
+		s.Status = (&api.Server{Store: noStore{}, Control: absent{manifest: manifest}}).Status(ctx)
 		s.Nothing = nothing.Error()
 	case m.daemon == nil:
-		s.Status = (&api.Server{Store: m.Store, Control: absent{manifest}}).Status(ctx)
+		s.Status = (&api.Server{Store: m.Store, Control: absent{manifest: manifest}}).Status(ctx)
 		s.Store.Kind, s.StateDir = m.config.Store, m.dir
 	default:
 		st, err := m.daemon.Status(ctx)
@@ -143,7 +143,10 @@ func (s *standing) late(ctx context.Context, m *memory, manifest *loom.Manifest)
 }
 
 // absent stands for a daemon that does not run.
-type absent struct{ manifest *loom.Manifest }
+type absent struct {
+	api.Control // which is not asked for anything
+	manifest    *loom.Manifest
+}
 
 func (a absent) Manifest() *loom.Manifest { return a.manifest }
 

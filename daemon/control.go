@@ -18,6 +18,9 @@ const nextShown = 10
 // A control is what the API knows of the daemon.
 type control struct {
 	scheduler *loom.Scheduler
+	pool      *loom.Pool
+	dialer    loom.Dialer
+	tasks     *loom.Registry
 	reloader  *reloader
 	started   time.Time
 	state     string

@@ -138,7 +138,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer wg.Wait()
 	rest, stop := context.WithCancel(context.WithoutCancel(ctx)) // what goes on while running work ends
 	defer stop()
-	c := &control{scheduler: scheduler, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx, feed: feed, metrics: metrics}
+	c := &control{scheduler: scheduler, pool: pool, dialer: p.Dialer, tasks: p.Tasks, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx, feed: feed, metrics: metrics}
 	c.remember(rest, &wg, store, log)
 	wg.Go(func() { r.run(ctx, proc.reload, again) })
 	wg.Go(func() { super.watchdog(rest, func() error { return alive(ctx, scheduler) }) })

@@ -63,6 +63,9 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// ErrorClass returns the error's class, for those who don't know this package.
+func (e *Error) ErrorClass() string { return string(e.Class) }
+
 // Unwrap returns what happened.
 func (e *Error) Unwrap() error { return e.Err }
 

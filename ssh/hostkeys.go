@@ -203,12 +203,28 @@ func (s *hostKeyStore) add(t *target, key ssh.PublicKey) (file string, err error
 			return "", fmt.Errorf("%s has meanwhile got another key for it", k.place)
 		}
 	}
+	return file, s.write(file, t, key)
+}
+
+// record records a key that somebody has confirmed, beside those of other types.
+func (s *hostKeyStore) record(t *target, key ssh.PublicKey) (file string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(t.userKnown) == 0 {
+		return "", errors.New("there is no known_hosts file to record it in")
+	}
+	file = t.userKnown[0]
+	return file, s.write(file, t, key)
+}
+
+// write adds a line to a file. s.mu is held.
+func (s *hostKeyStore) write(file string, t *target, key ssh.PublicKey) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return "", err
+		return err
 	}
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return "", err
+		return err
 	}
 	line := knownHostsLine(t.name, key) + "\n"
 	if end, err := f.Seek(0, 2); err == nil && end > 0 {
@@ -219,7 +235,7 @@ func (s *hostKeyStore) add(t *target, key ssh.PublicKey) (file string, err error
 	}
 	_, err = f.WriteString(line) // one write, so that other programs' lines stay whole
 	delete(s.files, file)
-	return file, errors.Join(err, f.Close())
+	return errors.Join(err, f.Close())
 }
 
 func knownHostsLine(name string, key ssh.PublicKey) string {
