@@ -145,3 +145,6 @@ func inWords(v any) string {
 	}
 	return said
 }
+
+// Redactable reports whether a value is long enough to be redacted.
+func Redactable(value string) bool { return redact.Fit(value) }
