@@ -37,6 +37,9 @@ of this machine could see them.`,
 
 // secrets returns where the configuration has its secrets.
 func (p *Program) secrets() (loom.SecretsConfig, error) {
+	if r := p.remote; r.server != "" || r.context != "" && r.context != contextLocal {
+		return loom.SecretsConfig{}, Usage("secrets are files of the machine that the daemon runs on: use this command there")
+	}
 	config, err := loom.ReadConfig(p.Config)
 	if err != nil {
 		return loom.SecretsConfig{}, &Error{Code: ExitFailed, Err: err}
@@ -49,8 +52,8 @@ func (p *Program) secrets() (loom.SecretsConfig, error) {
 	return c, nil
 }
 
-// elsewhere explains why secrets can't be changed.
-func (p *Program) elsewhere(c loom.SecretsConfig, err error) error {
+// keptElsewhere explains why secrets can't be changed.
+func (p *Program) keptElsewhere(c loom.SecretsConfig, err error) error {
 	if errors.Is(err, secret.ErrElsewhere) && len(c.Command) > 0 {
 		return &Error{Code: ExitFailed, Err: fmt.Errorf("%w (%s): change them there", err, c.Command[0])}
 	}
@@ -115,14 +118,14 @@ it on a terminal, where it does not show. Several lines can be a value, such as 
 				return Usage("%q can't be the name of a secret: use letters, digits, _ - . and /, and begin with a letter or _", name)
 			}
 			if len(c.Command) > 0 {
-				return p.elsewhere(c, secret.ErrElsewhere)
+				return p.keptElsewhere(c, secret.ErrElsewhere)
 			}
 			value, err := p.readSecret(name)
 			if err != nil {
 				return err
 			}
 			if err := secret.Set(c, name, value); err != nil {
-				return p.elsewhere(c, err)
+				return p.keptElsewhere(c, err)
 			}
 			if !loom.Redactable(value) {
 				fmt.Fprintf(p.Stderr, "%s: warning: so short a secret can't be told from other text, and is shown wherever something prints it\n", p.Name)
@@ -305,7 +308,7 @@ func (p *Program) secretRemoveCommand() *cobra.Command {
 			return &Error{Code: ExitFailed, Err: fmt.Errorf("%s is used at %s", name, strings.Join(places, ", ")), Hint: "--force removes it all the same"}
 		}
 		if err := secret.Remove(c, name); err != nil {
-			return p.elsewhere(c, err)
+			return p.keptElsewhere(c, err)
 		}
 		fmt.Fprintf(p.Stderr, "%s: %s is removed\n", p.Name, name)
 		p.wroteDown(cmd.Context(), "secret rm", name)
@@ -332,7 +335,7 @@ editor has ended. Editors may keep copies elsewhere: "vim -n -i NONE" does not.`
 			}
 			err = secret.Edit(c, func(file string) error { return p.editor(cmd.Context(), file) }, p.editAgain)
 			if err != nil {
-				return p.elsewhere(c, err)
+				return p.keptElsewhere(c, err)
 			}
 			p.wroteDown(cmd.Context(), "secret edit", c.File)
 			return nil
@@ -373,7 +376,11 @@ func (p *Program) editAgain(problem error) bool {
 
 // wroteDown has it remembered that somebody changed secrets, if there is a memory.
 func (p *Program) wroteDown(ctx context.Context, verb, object string) {
-	mem, err := p.memory(ctx, "")
+	config, err := loom.ReadConfig(p.Config)
+	if err != nil {
+		return // it could be read before
+	}
+	mem, err := p.memory(ctx, config.State) // that of the files, whatever other daemon is asked otherwise
 	if err == nil {
 		defer mem.close()
 		err = mem.Act(ctx, loom.Action{Verb: verb, Object: object, By: mem.who()})
