@@ -1,10 +1,11 @@
 package api
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -15,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 )
 
 // A Door is where requests come in, and who may. Its fields must not change once
@@ -277,5 +280,11 @@ func (d *Door) protect(h http.Header) {
 	}
 }
 
-// where names the door for the log.
-func (d *Door) where() string { return cmp.Or(d.Listener.Addr().String(), "socket") }
+// harmless is JSON in which what would mean something to HTML is escaped, should
+// anybody put it there as it is.
+func harmless() huma.Format {
+	return huma.Format{
+		Marshal:   func(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) },
+		Unmarshal: json.Unmarshal,
+	}
+}
