@@ -252,6 +252,7 @@ func (s *Server) outer(d *Door, next http.Handler) http.Handler {
 			p = s.read(out, admitted)
 		}
 		if p != nil {
+			out.hurry(r)
 			p.write(out)
 			return
 		}
@@ -310,6 +311,14 @@ func (a *answer) hangUp(r *http.Request) {
 	if r.Header.Get("Expect") == "" {
 		_ = a.control.SetReadDeadline(time.Now().Add(lastTime))
 		_, _ = http.MaxBytesReader(a.ResponseWriter, r.Body, 0).Read(make([]byte, 1))
+	}
+}
+
+// hurry gives what is still to come of a request, which http takes to its end
+// before it answers, a moment.
+func (a *answer) hurry(r *http.Request) {
+	if r.Body != nil && r.Body != http.NoBody {
+		_ = a.control.SetReadDeadline(time.Now().Add(lastTime)) // a connection has one
 	}
 }
 
