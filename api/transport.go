@@ -182,11 +182,11 @@ func (c *Client) do(ctx context.Context, q request, out any) error {
 	return c.explain(ctx, err)
 }
 
-// Do sends a request of the caller's own making, whose path begins after Prefix,
-// and returns the answer, whatever its status is; the caller closes its body. The
-// headers are sent beside those that say who asks.
+// Do sends a request of the caller's own making and returns the answer, whatever its
+// status is; the caller closes its body. Path is whole: it begins with Prefix, or
+// is one of those beside it. The headers are sent beside those that say who asks.
 func (c *Client) Do(ctx context.Context, method, path string, header http.Header, body io.Reader) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, method, c.connect().base+path, body)
+	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.connect().base, Prefix)+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}

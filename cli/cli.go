@@ -46,6 +46,7 @@ type Program struct {
 	Remote bool   // it opens no store by itself, except one that --state or --local means
 
 	remote remoteFlags
+	quiet  bool        // nobody is there to be asked
 	asked  loom.Secret // a token that was read from the standard input
 	began  bool        // a command was found, and its flags and arguments make sense
 }
@@ -93,6 +94,7 @@ func Usage(format string, args ...any) error {
 // does what they say. Errors about the command line are told from those of the
 // work by their exit status.
 func (p *Program) Execute(ctx context.Context, root *cobra.Command, args []string) error {
+	p.completeAll(root)
 	root.SetArgs(pastTimes(args))
 	root.SetIn(p.Stdin)
 	root.SetOut(p.Stdout)
@@ -155,11 +157,12 @@ Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 	root.PersistentFlags().StringVarP(&p.Config, "config", "c", "",
 		"main configuration `file`, or several, of which the first that\nexists is used (default "+strings.Join(loom.DefaultFiles(), ",\n")+")")
 	p.addRemote(root)
-	root.AddCommand(p.contextCommand(), p.dialCommand())
+	root.AddCommand(p.contextCommand(), p.dialCommand(), p.apiCommand(), p.initCommand(), p.schemaCommand(), p.importCommand())
 	root.AddCommand(p.checkCommand(), p.nextCommand(), p.runCommand(), p.execCommand(), p.tasksCommand(), p.versionCommand(),
 		p.statusCommand(), p.runsCommand(), p.showCommand(), p.logsCommand(), p.whyCommand(),
 		p.cancelCommand(), p.disableCommand(), p.enableCommand(), p.backupCommand(), p.tokenCommand(), p.eventsCommand(), p.auditCommand())
 	root.AddCommand(p.secretCommand())
+	root.AddCommand(p.completionCommand(root))
 	return root
 }
 

@@ -20,9 +20,8 @@ import (
 
 // How long commands wait for others.
 const (
-	storeTime    = 3 * time.Second // for another command to let go of the store
-	storeRetry   = 50 * time.Millisecond
-	completeTime = time.Second // for what completes a word
+	storeTime  = 3 * time.Second // for another command to let go of the store
+	storeRetry = 50 * time.Millisecond
 )
 
 // errNothing means that nothing was ever remembered where a command looks.
@@ -207,84 +206,3 @@ func short(ids []string) int {
 
 // cut is the first n characters of an ID.
 func cut(id string, n int) string { return id[:min(n, len(id))] }
-
-// complete calls add with what is remembered, for the completion of a word: it
-// must be quick, and silent if it can't be done.
-func (p *Program) complete(cmd *cobra.Command, add func(ctx context.Context, m *memory) ([]string, error)) ([]string, cobra.ShellCompDirective) {
-	ctx := cmd.Context()
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	ctx, cancel := context.WithTimeout(ctx, completeTime)
-	defer cancel()
-	state, _ := cmd.Flags().GetString("state")
-	m, err := p.memory(ctx, state)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer m.close()
-	all, err := add(ctx, m)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
-}
-
-// completeRuns completes the IDs of runs, the newest first: only those that are
-// going, or all.
-func (p *Program) completeRuns(going bool) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return p.complete(cmd, func(ctx context.Context, m *memory) ([]string, error) {
-			q := loom.RunQuery{ID: strings.ToLower(begun), Limit: 50}
-			if going {
-				q.Status = []loom.Status{loom.StatusQueued, loom.StatusRunning}
-			}
-			found, err := m.Runs(ctx, q)
-			var all []string
-			for _, r := range found {
-				all = append(all, cobra.CompletionWithDesc(r.ID, fmt.Sprintf("%s, %s, %s", r.Job, r.Status, r.Queued.Format("15:04:05"))))
-			}
-			return all, err
-		})
-	}
-}
-
-// completeNode completes the nodes that the run in args was at work on.
-func (p *Program) completeNode(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return p.complete(cmd, func(ctx context.Context, m *memory) ([]string, error) {
-		if len(args) == 0 {
-			return nil, nil
-		}
-		r, err := p.findRun(ctx, m, args[0])
-		if err != nil {
-			return nil, err
-		}
-		results, err := m.Results(ctx, loom.ResultQuery{Runs: []string{r.ID}})
-		var all []string
-		for _, one := range results {
-			all = append(all, cobra.CompletionWithDesc(one.Node, string(one.Status)))
-		}
-		return all, err
-	})
-}
-
-// completeKnown completes the names of jobs that the manifest has, or the memory.
-func (p *Program) completeKnown(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	if all, directive := p.completeJobs(cmd, args, begun); len(all) > 0 {
-		return all, directive
-	}
-	return p.complete(cmd, func(ctx context.Context, m *memory) ([]string, error) {
-		states, err := m.Jobs(ctx)
-		var all []string
-		for _, s := range states {
-			all = append(all, s.Name)
-		}
-		return all, err
-	})
-}

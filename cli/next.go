@@ -228,19 +228,3 @@ func names(nodes []*loom.Node) []string {
 	}
 	return all
 }
-
-// completeJobs completes the names of jobs.
-func (p *Program) completeJobs(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	m, err := p.read(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var all []string
-	for _, j := range m.Jobs {
-		all = append(all, cobra.CompletionWithDesc(j.Name, j.Description))
-	}
-	return all, cobra.ShellCompDirectiveNoFileComp
-}

@@ -177,23 +177,6 @@ func nextOf(j *loom.Job) string {
 	return ", and runs next at " + clock(found[0].Time, time.Now())
 }
 
-// completePaused completes the names of jobs that are paused.
-func (p *Program) completePaused(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return p.complete(cmd, func(ctx context.Context, m *memory) ([]string, error) {
-		states, err := m.Jobs(ctx)
-		var all []string
-		for _, s := range states {
-			if s.Pause != nil {
-				all = append(all, cobra.CompletionWithDesc(s.Name, s.Pause.Why))
-			}
-		}
-		return all, err
-	})
-}
-
 func (p *Program) backupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup FILE",

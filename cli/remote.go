@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -246,7 +247,7 @@ func (p *Program) reach(s *server, quiet bool) (*remoteDaemon, error) {
 
 // elsewhere is memory for a daemon that is asked by name.
 func (p *Program) elsewhere(s *server) (*memory, error) {
-	r, err := p.reach(s, false)
+	r, err := p.reach(s, p.quiet)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +273,7 @@ func (p *Program) localDaemon(ctx context.Context) (*remoteDaemon, error) {
 	var missing error
 	for _, socket := range p.sockets() {
 		client := &api.Client{Socket: socket}
-		answer, err := client.Do(ctx, "GET", "/status", nil, nil)
+		answer, err := client.Do(ctx, http.MethodGet, api.Prefix+"/status", nil, nil)
 		if err == nil {
 			_ = answer.Body.Close() // that there is one is all
 			return &remoteDaemon{Client: client}, nil

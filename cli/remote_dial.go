@@ -49,7 +49,7 @@ func (p *Program) dialled(ctx context.Context, args []string) (*remoteDaemon, er
 		return p.localDaemon(ctx)
 	}
 	r := &remoteDaemon{Client: &api.Client{Socket: args[0]}}
-	answer, err := r.Do(ctx, http.MethodGet, "/status", nil, nil)
+	answer, err := r.Do(ctx, http.MethodGet, api.Prefix+"/status", nil, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -367,25 +367,3 @@ func planOf(j *loom.Job) loom.Task {
 		return nil
 	})
 }
-
-// completeTargets completes the names of nodes and groups.
-func (p *Program) completeTargets(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveDefault
-	}
-	m, err := p.read(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	all, groups := []string{"all"}, map[string]bool{}
-	for _, n := range m.Nodes {
-		all = append(all, n.Name)
-		for _, g := range n.Groups {
-			if !groups[g] {
-				groups[g] = true
-				all = append(all, "@"+g)
-			}
-		}
-	}
-	return all, cobra.ShellCompDirectiveNoFileComp
-}

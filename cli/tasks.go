@@ -19,16 +19,8 @@ program. With a name it shows the parameters in order: args fill them by positio
 kwargs by name.`,
 		Example: `  ` + p.Name + ` tasks
   ` + p.Name + ` tasks put`,
-		Args: cobra.MaximumNArgs(1),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			var all []string
-			if len(args) == 0 {
-				for name := range p.Tasks.All() {
-					all = append(all, name)
-				}
-			}
-			return all, cobra.ShellCompDirectiveNoFileComp
-		},
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: p.completeTasks,
 	}
 	output := outputFlag(cmd, "table", "json")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {

@@ -170,7 +170,7 @@ within seconds.`,
 
 // completeTokens completes the names of tokens.
 func (p *Program) completeTokens(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeAway)
 	defer cancel()
 	state, _ := cmd.Flags().GetString("state")
 	k, err := p.keeper(ctx, state)
