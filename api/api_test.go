@@ -49,7 +49,7 @@ func (d *daemon) Trigger(_ context.Context, job string, q loom.Request) (loom.Ru
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.orders = append(d.orders, order{job, q})
-	return loom.Run{ID: "r1", Job: job, By: q.By, Status: loom.StatusQueued, Trigger: loom.TriggerManual}, d.err
+	return loom.Run{ID: "r1", Job: job, By: q.By, Targets: q.Targets, Status: loom.StatusQueued, Trigger: loom.TriggerManual}, d.err
 }
 
 func (d *daemon) Cancel(_ context.Context, run, why string) error {
