@@ -350,9 +350,13 @@ const (
 
 // An ActionQuery says which actions are wanted.
 type ActionQuery struct {
-	Object string // "": all
-	Before int64  // an action's ID: only older ones, to page; 0: the newest
-	Limit  int    // 0: 100
+	Object string    // "": all
+	By     string    // "": anybody's
+	Verb   string    // "": all
+	Since  time.Time // at or after
+	Until  time.Time // before; zero: no end
+	Before int64     // an action's ID: only older ones, to page; 0: the newest
+	Limit  int       // 0: 100
 }
 
 // Retention says what a store keeps. The zero value keeps all. Runs that have

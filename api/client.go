@@ -200,8 +200,15 @@ func (c *Client) Results(ctx context.Context, q loom.ResultQuery) ([]loom.Result
 		v := values{}
 		v.text("run", runs...)
 		v.text("node", q.Node)
-		p, err := fetch[Page[Result]](ctx, c, "/results", url.Values(v))
-		return some(p.Items, Result.Loom), err
+		var all []loom.Result
+		for {
+			p, err := fetch[Page[Result]](ctx, c, "/results", url.Values(v))
+			all = append(all, some(p.Items, Result.Loom)...)
+			if err != nil || p.Next == "" {
+				return all, err
+			}
+			v["cursor"] = []string{p.Next}
+		}
 	})
 }
 
@@ -249,6 +256,10 @@ func (c *Client) Days(ctx context.Context, q loom.DayQuery) ([]loom.DayCount, er
 func (c *Client) Actions(ctx context.Context, q loom.ActionQuery) ([]loom.Action, error) {
 	v := values{}
 	v.text("object", q.Object)
+	v.text("by", q.By)
+	v.text("verb", q.Verb)
+	v.time("since", q.Since)
+	v.time("until", q.Until)
 	v.number("before", q.Before)
 	return pages(q.Limit, mostItems, func(limit int, last *loom.Action) ([]loom.Action, error) {
 		v.number("limit", int64(limit))

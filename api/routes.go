@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -26,7 +28,7 @@ const (
 // A Page is a part of a list that can be long.
 type Page[T any] struct {
 	Items []T    `json:"items"`
-	Next  string `json:"next,omitempty" doc:"A parameter of the next request says this; left out: there is no more"`
+	Next  string `json:"next,omitempty" doc:"The cursor of the next request, with the other parameters as they were; left out: there is no more"`
 }
 
 // A body is what is answered.
@@ -48,6 +50,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	s.nodes(api)
 	s.hands(api)
 	s.recent(api)
+	s.files(api)
 	s.archive(api)
 	s.orders(api)
 	s.output(api, stopping)
@@ -57,12 +60,13 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	s.probes(mux)
 	s.metrics(mux)
 	document(api.OpenAPI(), s.Metrics != nil)
+	documentTags(api.OpenAPI())
 	s.docs(mux, api.OpenAPI())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		(&Problem{Type: "about:blank", Title: "Not found", Status: http.StatusNotFound,
 			Detail: fmt.Sprintf("nothing answers %s %s here: /openapi.json says what does", r.Method, r.URL.Path)}).write(w)
 	})
-	return mux
+	return tagged(mux)
 }
 
 // get adds an operation that shows something to every role, the others one that
@@ -169,13 +173,14 @@ func (s *Server) backup(ctx context.Context, file string) error {
 func (s *Server) archive(api huma.API) {
 	s.runs(api)
 	type ticks struct {
-		Job   string    `path:"job"`
-		From  time.Time `query:"from" doc:"Ticks from here on, and ranges that reach to here"`
-		To    time.Time `query:"to" doc:"Up to here; the end of the page before says where to go on"`
-		Limit int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
+		Job    string    `path:"job"`
+		From   time.Time `query:"from" doc:"Ticks from here on, and ranges that reach to here"`
+		To     time.Time `query:"to" doc:"Up to here"`
+		Cursor time.Time `query:"cursor" doc:"The next of the page before"`
+		Limit  int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
 	}
 	get(api, "/jobs/{job}/ticks", "jobs", "list-ticks", "What became of a job's ticks, newest first", func(ctx context.Context, in *ticks) (Page[Tick], error) {
-		found, err := s.Store.Ticks(ctx, loom.TickQuery{Job: in.Job, From: local(in.From), To: local(in.To), Limit: in.Limit})
+		found, err := s.Store.Ticks(ctx, loom.TickQuery{Job: in.Job, From: local(in.From), To: local(cmp.Or(in.Cursor, in.To)), Limit: in.Limit})
 		page := Page[Tick]{Items: list(found, NewTick)}
 		if len(found) == in.Limit {
 			page.Next = utc(before(found[len(found)-1])).Format(time.RFC3339Nano)
@@ -191,19 +196,44 @@ func (s *Server) archive(api huma.API) {
 		found, err := s.Store.Days(ctx, loom.DayQuery{Job: in.Job, From: local(in.From), To: local(in.To)})
 		return Page[DayCount]{Items: list(found, func(d loom.DayCount) DayCount { return DayCount(d) })}, err
 	})
+	s.audit(api)
+}
+
+// audit adds what people did: by the name that it has as a part of the store, and by
+// that which people look for.
+func (s *Server) audit(api huma.API) {
 	type actions struct {
-		Object string `query:"object" doc:"A job's name, a run's ID, ..."`
-		Before int64  `query:"before" minimum:"0" doc:"Only those older than the one with this ID"`
-		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
+		Object string    `query:"object" doc:"A job's name, a run's ID, ..."`
+		By     string    `query:"by" doc:"Who did it" example:"token ci"`
+		Verb   string    `query:"verb" doc:"What was done: run, cancel, pause, resume, reload, backup, trust, ..." example:"run"`
+		Since  time.Time `query:"since" doc:"At or after"`
+		Until  time.Time `query:"until" doc:"Before"`
+		Before int64     `query:"before" minimum:"0" doc:"Only those older than the one with this ID"`
+		Cursor string    `query:"cursor" doc:"The next of the page before"`
+		Limit  int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
 	}
-	operation(api, RoleAdmin, http.MethodGet, "/actions", "actions", "list-actions", "What people did, newest first", func(ctx context.Context, in *actions) (Page[Action], error) {
-		found, err := s.Store.Actions(ctx, loom.ActionQuery{Object: in.Object, Before: in.Before, Limit: in.Limit})
+	show := func(ctx context.Context, in *actions) (Page[Action], error) {
+		q := loom.ActionQuery{Object: in.Object, By: in.By, Verb: in.Verb, Since: local(in.Since), Until: local(in.Until), Before: in.Before, Limit: in.Limit}
+		if in.Cursor != "" {
+			var err error
+			if q.Before, err = strconv.ParseInt(in.Cursor, 10, 64); err != nil {
+				return Page[Action]{}, badCursor(in.Cursor)
+			}
+		}
+		found, err := s.Store.Actions(ctx, q)
 		page := Page[Action]{Items: list(found, NewAction)}
 		if len(found) == in.Limit {
 			page.Next = fmt.Sprint(found[len(found)-1].ID)
 		}
 		return page, err
-	})
+	}
+	operation(api, RoleAdmin, http.MethodGet, "/audit", "actions", "audit", "Who did what, newest first", show)
+	operation(api, RoleAdmin, http.MethodGet, "/actions", "actions", "list-actions", "What people did, newest first: the same as audit", show)
+}
+
+// badCursor is the problem with a cursor that no page has.
+func badCursor(cursor string) error {
+	return invalid(fmt.Sprintf("cursor=%s: give what the page before has as its next, and the other parameters as they were", cursor))
 }
 
 // before is where the ticks older than t end.
@@ -214,23 +244,41 @@ func (s *Server) runs(api huma.API) {
 	type runs struct {
 		ID      string        `query:"id" doc:"Those whose IDs begin with this"`
 		Job     string        `query:"job"`
-		Status  []loom.Status `query:"status,explode"`
-		Trigger loom.Trigger  `query:"trigger"`
+		Status  []loom.Status `query:"status,explode" doc:"queued, running, ok, changed, failed, cancelled or lost"`
+		Trigger loom.Trigger  `query:"trigger" doc:"schedule, catch-up, manual or after"`
 		Node    string        `query:"node" doc:"Those that were at work there"`
 		Text    string        `query:"text" doc:"Part of the job's name, of who asked for it, or of a reason"`
 		Since   time.Time     `query:"since" doc:"Queued at or after"`
 		Until   time.Time     `query:"until" doc:"Queued before"`
 		Before  string        `query:"before" doc:"Only those older than the one with this ID"`
+		Cursor  string        `query:"cursor" doc:"The next of the page before"`
 		Limit   int           `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
 	}
-	get(api, "/runs", "runs", "list-runs", "Runs, newest first", func(ctx context.Context, in *runs) (Page[Run], error) {
+	find := func(ctx context.Context, in *runs) (Page[Run], error) {
 		found, err := s.Store.Runs(ctx, loom.RunQuery{ID: in.ID, Job: in.Job, Status: in.Status, Trigger: in.Trigger, Node: in.Node,
-			Text: in.Text, Since: local(in.Since), Until: local(in.Until), Before: in.Before, Limit: in.Limit})
+			Text: in.Text, Since: local(in.Since), Until: local(in.Until), Before: cmp.Or(in.Cursor, in.Before), Limit: in.Limit})
 		page := Page[Run]{Items: list(found, NewRun)}
 		if len(found) == in.Limit {
 			page.Next = found[len(found)-1].ID
 		}
 		return page, err
+	}
+	get(api, "/runs", "runs", "list-runs", "Runs, newest first", find)
+	type ofJob struct {
+		Job     string        `path:"job"`
+		Status  []loom.Status `query:"status,explode" doc:"queued, running, ok, changed, failed, cancelled or lost"`
+		Trigger loom.Trigger  `query:"trigger" doc:"schedule, catch-up, manual or after"`
+		Node    string        `query:"node" doc:"Those that were at work there"`
+		Since   time.Time     `query:"since" doc:"Queued at or after"`
+		Until   time.Time     `query:"until" doc:"Queued before"`
+		Cursor  string        `query:"cursor" doc:"The next of the page before"`
+		Limit   int           `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
+	}
+	get(api, "/jobs/{job}/runs", "jobs", "list-runs-of-job", "Runs of a job, newest first", func(ctx context.Context, in *ofJob) (Page[Run], error) {
+		if _, _, err := s.job(ctx, in.Job); err != nil {
+			return Page[Run]{}, err
+		}
+		return find(ctx, &runs{Job: in.Job, Status: in.Status, Trigger: in.Trigger, Node: in.Node, Since: in.Since, Until: in.Until, Cursor: in.Cursor, Limit: in.Limit})
 	})
 	type run struct {
 		ID string `path:"run" doc:"A run's ID, or its beginning if there is only one of that"`
@@ -247,8 +295,11 @@ func (s *Server) runs(api huma.API) {
 		return shown, err
 	})
 	type one struct {
-		ID   string `path:"run" doc:"A run's ID, or its beginning if there is only one of that"`
-		Node string `query:"node"`
+		ID     string        `path:"run" doc:"A run's ID, or its beginning if there is only one of that"`
+		Node   string        `query:"node" doc:"Only that of this node"`
+		Status []loom.Status `query:"status,explode" doc:"Only those that ended, or stand, so"`
+		Cursor string        `query:"cursor" doc:"The next of the page before"`
+		Limit  int           `query:"limit" minimum:"1" maximum:"10000" default:"1000" doc:"How many at most"`
 	}
 	get(api, "/runs/{run}/results", "runs", "list-results-of-run", "What a run did, by node", func(ctx context.Context, in *one) (Page[Result], error) {
 		r, err := s.run(ctx, in.ID)
@@ -256,15 +307,23 @@ func (s *Server) runs(api huma.API) {
 			return Page[Result]{}, err
 		}
 		found, err := s.Store.Results(ctx, loom.ResultQuery{Runs: []string{r.ID}, Node: in.Node})
-		return Page[Result]{Items: list(found, NewResult)}, err
+		found = slices.DeleteFunc(found, func(r loom.Result) bool { return len(in.Status) > 0 && !slices.Contains(in.Status, r.Status) })
+		return paged(list(found, NewResult), in.Cursor, in.Limit, func(r Result) string { return r.Node }), err
 	})
 	type several struct {
-		Run  []string `query:"run,explode" doc:"Their whole IDs"`
-		Node string   `query:"node"`
+		Run    []string `query:"run,explode" doc:"Their whole IDs"`
+		Node   string   `query:"node" doc:"Only those of this node"`
+		Cursor int      `query:"cursor" minimum:"0" doc:"The next of the page before"`
+		Limit  int      `query:"limit" minimum:"1" maximum:"10000" default:"10000" doc:"How many at most"`
 	}
 	get(api, "/results", "runs", "list-results", "What several runs did, in their order, then by node", func(ctx context.Context, in *several) (Page[Result], error) {
 		found, err := s.Store.Results(ctx, loom.ResultQuery{Runs: in.Run, Node: in.Node})
-		return Page[Result]{Items: list(found, NewResult)}, err
+		end := min(in.Cursor+in.Limit, len(found))
+		page := Page[Result]{Items: list(found[min(in.Cursor, end):end], NewResult)}
+		if end < len(found) {
+			page.Next = strconv.Itoa(end)
+		}
+		return page, err
 	})
 }
 
@@ -321,6 +380,27 @@ func (s *Server) orders(api huma.API) {
 			a.Why = in.Body.Why
 		}
 		return Done{true}, s.act(ctx, a)
+	})
+	type pause struct {
+		Job  string `path:"job"`
+		Body *struct {
+			Until time.Time `json:"until,omitzero" doc:"Left out: until it is resumed"`
+			Why   string    `json:"why,omitempty" doc:"For others to read" example:"db3 gets a new disk"`
+		}
+	}
+	operation(api, RoleOperator, http.MethodPut, "/jobs/{job}/pause", "jobs", "pause-job", "Let a job not be fired, except by hand", func(ctx context.Context, in *pause) (Done, error) {
+		a := loom.Action{Verb: loom.VerbPause, Object: in.Job}
+		if in.Body != nil {
+			a.Until, a.Why = local(in.Body.Until), in.Body.Why
+		}
+		return Done{true}, s.act(ctx, a)
+	})
+	type resume struct {
+		Job string `path:"job"`
+		Why string `query:"why" doc:"That is written down"`
+	}
+	operation(api, RoleOperator, http.MethodDelete, "/jobs/{job}/pause", "jobs", "resume-job", "Let a job be fired again", func(ctx context.Context, in *resume) (Done, error) {
+		return Done{true}, s.act(ctx, loom.Action{Verb: loom.VerbResume, Object: in.Job, Why: in.Why})
 	})
 	type action struct {
 		Body struct {

@@ -324,7 +324,7 @@ func (s *Server) explainAll(ctx context.Context, src *why.Source, in *whyQuery) 
 	if in.Cursor != "" {
 		last, err := time.Parse(time.RFC3339Nano, in.Cursor)
 		if err != nil {
-			return Page[Answer]{}, invalid("cursor=" + in.Cursor + ": give what the page before has as its next")
+			return Page[Answer]{}, badCursor(in.Cursor)
 		}
 		from = last.Add(time.Nanosecond)
 	}
@@ -388,7 +388,7 @@ func (s *Server) next(ctx context.Context, in *nextQuery) (NextTicks, error) {
 		at, name, _ := strings.Cut(in.Cursor, " ")
 		last, err := time.Parse(time.RFC3339Nano, at)
 		if err != nil {
-			return NextTicks{}, invalid("cursor=" + in.Cursor + ": give what the page before has as its next")
+			return NextTicks{}, badCursor(in.Cursor)
 		}
 		begin, skip = last.Add(-time.Nanosecond), name
 	}

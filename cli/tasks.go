@@ -2,12 +2,12 @@ package cli
 
 import (
 	"fmt"
-	"reflect"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
 )
 
 func (p *Program) tasksCommand() *cobra.Command {
@@ -27,12 +27,11 @@ kwargs by name.`,
 		if len(args) == 0 {
 			return p.listTasks(*output)
 		}
-		name, proto, ok := p.Tasks.Lookup(args[0])
+		t, ok := api.NewTaskInfo(p.Tasks, args[0])
 		if !ok {
 			_, err := p.Tasks.New(args[0], nil, nil)
 			return &Error{Code: ExitNotFound, Err: err, Hint: p.Name + " tasks lists those there are"}
 		}
-		t := p.describe(name, proto)
 		if *output == "json" {
 			return writeJSON(p.Stdout, t)
 		}
@@ -42,36 +41,11 @@ kwargs by name.`,
 	return cmd
 }
 
-// A taskInfo describes a task.
-type taskInfo struct {
-	Name    string       `json:"name"`
-	Aliases []string     `json:"aliases,omitempty"`
-	DryRun  bool         `json:"dry_run"` // --plan can tell what it would change
-	Params  []loom.Param `json:"parameters"`
-	GoType  string       `json:"go_type"`
-}
-
-func (p *Program) describe(name string, proto loom.Task) taskInfo {
-	_, dry := proto.(loom.Planner)
-	params := p.Tasks.Params(name)
-	if params == nil {
-		params = []loom.Param{}
-	}
-	return taskInfo{Name: name, Aliases: p.Tasks.Aliases(name), DryRun: dry, Params: params, GoType: goType(proto)}
-}
-
-func goType(proto loom.Task) string {
-	t := reflect.TypeOf(proto)
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	return t.PkgPath() + "." + t.Name()
-}
-
 func (p *Program) listTasks(output string) error {
-	all := []taskInfo{}
-	for name, proto := range p.Tasks.All() {
-		all = append(all, p.describe(name, proto))
+	all := []api.TaskInfo{}
+	for name := range p.Tasks.All() {
+		one, _ := api.NewTaskInfo(p.Tasks, name) // it is there
+		all = append(all, one)
 	}
 	if output == "json" {
 		return writeJSON(p.Stdout, all)
@@ -100,7 +74,7 @@ func signature(params []loom.Param) string {
 	return strings.Join(words, " ")
 }
 
-func (p *Program) showTask(t taskInfo) {
+func (p *Program) showTask(t api.TaskInfo) {
 	fmt.Fprintf(p.Stdout, "%s (%s)\n", t.Name, t.GoType)
 	if len(t.Aliases) > 0 {
 		fmt.Fprintf(p.Stdout, "also called %s\n", strings.Join(t.Aliases, ", "))

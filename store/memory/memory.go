@@ -733,7 +733,9 @@ func (s *Store) Actions(ctx context.Context, q loom.ActionQuery) ([]loom.Action,
 	defer s.mu.Unlock()
 	var found []loom.Action
 	for _, a := range slices.Backward(s.actions) {
-		if (q.Object == "" || a.Object == q.Object) && (q.Before == 0 || a.ID < q.Before) && len(found) < cmp.Or(q.Limit, 100) {
+		if (q.Object == "" || a.Object == q.Object) && (q.By == "" || a.By == q.By) && (q.Verb == "" || a.Verb == q.Verb) &&
+			!a.Time.Before(q.Since) && (q.Until.IsZero() || a.Time.Before(q.Until)) &&
+			(q.Before == 0 || a.ID < q.Before) && len(found) < cmp.Or(q.Limit, 100) {
 			found = append(found, a)
 		}
 	}

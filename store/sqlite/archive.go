@@ -489,9 +489,19 @@ func (s *Store) Days(ctx context.Context, q loom.DayQuery) ([]loom.DayCount, err
 // Actions is part of loom.Archive.
 func (s *Store) Actions(ctx context.Context, q loom.ActionQuery) ([]loom.Action, error) {
 	query, args := "SELECT id, at, who, verb, object, why, until FROM actions WHERE true", []any{}
-	if q.Object != "" {
-		query += " AND object = ?"
-		args = append(args, q.Object)
+	for _, is := range [][2]string{{"object", q.Object}, {"who", q.By}, {"verb", q.Verb}} {
+		if is[1] != "" {
+			query += " AND " + is[0] + " = ?"
+			args = append(args, is[1])
+		}
+	}
+	if !q.Since.IsZero() {
+		query += " AND at >= ?"
+		args = append(args, ceil(q.Since))
+	}
+	if !q.Until.IsZero() {
+		query += " AND at < ?"
+		args = append(args, ceil(q.Until))
 	}
 	if q.Before != 0 {
 		query += " AND id < ?"
