@@ -358,7 +358,7 @@ func (s *Server) orders(api huma.API) {
 		}
 		q := loom.Request{By: caller(ctx).Name, Key: in.Key}
 		if d := in.Body; d != nil {
-			q.Targets, q.Why = d.Targets, d.Why
+			q.Targets, q.Why = d.Targets, s.harmless(d.Why)
 		}
 		noted(ctx, loom.VerbRun, in.Job, q.Why)
 		r, err := s.Control.Trigger(ctx, in.Job, q)
@@ -421,6 +421,7 @@ func (s *Server) orders(api huma.API) {
 // for the store to tell that it shall end, nor for a store that is down.
 func (s *Server) act(ctx context.Context, a loom.Action) error {
 	a.By = caller(ctx).onBehalf(a.By)
+	a.Why = s.harmless(a.Why)
 	noted(ctx, a.Verb, a.Object, a.Why)
 	err := s.Store.Act(ctx, a)
 	if err == nil {

@@ -56,6 +56,7 @@ func written(t string) []string {
 		strings.ReplaceAll(t, "'", `'"'"'`),
 		backslashed(t, func(c byte) bool { return c < 0x80 && !isWord(c) && !strings.ContainsRune("%+-./:@_", rune(c)) }),
 		backslashed(t, func(c byte) bool { return strings.IndexByte("\"\\$`", c) >= 0 }),
+		ansiC(t, false), ansiC(t, true),
 		// Programming languages and JSON.
 		unquoted(strconv.Quote(t)), unquoted(strconv.QuoteToASCII(t)),
 		html.EscapeString(t),
@@ -112,6 +113,28 @@ func backslashed(t string, special func(byte) bool) string {
 			b.WriteByte('\\')
 		}
 		b.WriteByte(t[i])
+	}
+	return b.String()
+}
+
+// ansiC writes a text as bash does between $' and ': what can't be printed, and
+// what is not ASCII where it does not know UTF-8, as octal digits.
+func ansiC(t string, ascii bool) string {
+	var b strings.Builder
+	for i := range len(t) {
+		switch c := t[i]; {
+		case c == '\'' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c == 0x1b:
+			b.WriteString(`\E`)
+		case c >= 7 && c <= 13:
+			b.WriteString([]string{`\a`, `\b`, `\t`, `\n`, `\v`, `\f`, `\r`}[c-7])
+		case c < ' ' || c == 0x7f || ascii && c >= 0x80:
+			b.WriteString("\\" + string([]byte{'0' + c>>6, '0' + c>>3&7, '0' + c&7}))
+		default:
+			b.WriteByte(c)
+		}
 	}
 	return b.String()
 }
