@@ -170,6 +170,7 @@ func (s *Server) remembered(ctx context.Context, st *Status) error {
 	if err != nil {
 		return err
 	}
+	var bad []loom.JobState
 	for _, j := range jobs {
 		if j.Gone || j.Name == loom.ExecJob {
 			continue
@@ -182,23 +183,13 @@ func (s *Server) remembered(ctx context.Context, st *Status) error {
 		if j.Last == nil || j.Last.Status.Good() {
 			continue
 		}
-		if len(st.Failing) == statusMost {
+		if len(bad) == statusMost {
 			st.More = true
 			continue
 		}
-		f, err := s.failing(ctx, j)
-		if ctx.Err() != nil { // there is much to look at, which is not the store's fault
-			st.More = true
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if f != nil {
-			st.Failing = append(st.Failing, *f)
-		}
+		bad = append(bad, j)
 	}
-	return nil
+	return s.failing(ctx, st, bad)
 }
 
 // going adds what runs now.
@@ -231,14 +222,53 @@ func (s *Server) going(ctx context.Context, st *Status) error {
 	return err
 }
 
-// failing returns since when a job has been failing, or nil if it is not: its
-// newest run may be going, and the one before may be good. A run that was
-// cancelled says nothing about that.
-func (s *Server) failing(ctx context.Context, j loom.JobState) (*FailingJob, error) {
-	runs, err := s.Store.Runs(ctx, loom.RunQuery{Job: j.Name})
-	if err != nil {
-		return nil, err
+// failing adds those of the jobs that fail, and since when: the newest run of one may
+// be going, and the one before may be good. A run that was cancelled says nothing
+// about that.
+func (s *Server) failing(ctx context.Context, st *Status, bad []loom.JobState) error {
+	if len(bad) == 0 {
+		return nil
 	}
+	names := make([]string, len(bad))
+	for i, j := range bad {
+		names[i] = j.Name
+	}
+	runs, err := s.Store.RecentRuns(ctx, 100, names...)
+	if err != nil {
+		return err
+	}
+	of := map[string][]loom.Run{}
+	for _, r := range runs {
+		of[r.Job] = append(of[r.Job], r)
+	}
+	var last []string // the runs whose results may say why
+	for _, j := range bad {
+		f := failingSince(of[j.Name])
+		if f == nil {
+			continue
+		}
+		f.Job = j.Name
+		if j.Last.ID == f.Run {
+			f.Reason = j.Last.Reason
+		} else if r, err := s.run(ctx, f.Run); err == nil { // else it was trimmed meanwhile
+			f.Reason = r.Reason
+		}
+		if f.Reason == "" {
+			last = append(last, f.Run)
+		}
+		if m := s.manifest(); m != nil {
+			if job := m.Job(j.Name); job != nil {
+				f.Owner, f.Runbook = job.Owner, job.Runbook
+			}
+		}
+		st.Failing = append(st.Failing, *f)
+	}
+	return s.reasons(ctx, st.Failing, last)
+}
+
+// failingSince returns how long the newest runs of a job, newest first, did not go
+// well, or nil if the last that says anything did.
+func failingSince(runs []loom.Run) *FailingJob {
 	var f *FailingJob
 	for _, r := range runs {
 		if !r.Status.Ended() || r.Status == loom.StatusCancelled {
@@ -248,39 +278,30 @@ func (s *Server) failing(ctx context.Context, j loom.JobState) (*FailingJob, err
 			break
 		}
 		if f == nil {
-			f = &FailingJob{Job: j.Name, Run: r.ID, Status: r.Status, Reason: r.Reason}
+			f = &FailingJob{Run: r.ID, Status: r.Status}
 		}
 		f.Since = utc(r.Ended)
 		f.Runs++
 	}
-	if f == nil {
-		return nil, nil
-	}
-	if f.Reason == "" {
-		if f.Reason, err = s.reason(ctx, f.Run); err != nil {
-			return nil, err
-		}
-	}
-	if s.Control == nil {
-		return f, nil
-	}
-	if m := s.Control.Manifest(); m != nil {
-		if job := m.Job(j.Name); job != nil {
-			f.Owner, f.Runbook = job.Owner, job.Runbook
-		}
-	}
-	return f, nil
+	return f
 }
 
-// reason returns what the first node of a run that did not end well says.
-func (s *Server) reason(ctx context.Context, run string) (string, error) {
-	results, err := s.Store.Results(ctx, loom.ResultQuery{Runs: []string{run}})
+// reasons adds, where a run itself has no reason, what the first of its nodes says.
+func (s *Server) reasons(ctx context.Context, failing []FailingJob, runs []string) error {
+	if len(runs) == 0 {
+		return nil
+	}
+	results, err := s.Store.Results(ctx, loom.ResultQuery{Runs: runs})
+	said := map[string]string{}
 	for _, r := range results {
-		if !r.Status.Good() && r.Reason != "" {
-			return r.Node + ": " + r.Reason, nil
+		if said[r.Run] == "" && !r.Status.Good() && r.Reason != "" {
+			said[r.Run] = r.Node + ": " + r.Reason
 		}
 	}
-	return "", err
+	for i, f := range failing {
+		failing[i].Reason = cmp.Or(f.Reason, said[f.Run])
+	}
+	return err
 }
 
 // ready reports why the daemon can't work, or nil.

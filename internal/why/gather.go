@@ -176,12 +176,18 @@ func History(ctx context.Context, archive loom.Archive, job string) (going []loo
 	if err != nil {
 		return nil, Usual{}, err
 	}
+	going, usual = history(recent)
+	return going, usual, nil
+}
+
+// history is History, given the newest runs of a job.
+func history(recent []loom.Run) (going []loom.Run, usual Usual) {
 	for _, r := range recent {
 		if !r.Status.Ended() {
 			going = append(going, r)
 		}
 	}
-	return going, UsualOf(recent), nil
+	return going, UsualOf(recent)
 }
 
 // ledger gets what is written of the tick, and of the one before.

@@ -3,6 +3,7 @@ package why
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/dustinlacewell/loom"
@@ -69,17 +70,19 @@ type Foreseen struct {
 }
 
 // Foresee foretells what becomes of ticks, which are all there are after begin. It
-// heeds what an archive remembers; nil is nothing.
+// heeds what an archive remembers; nil is nothing. What is past when it begins it
+// foretells without what is going or paused now.
 func Foresee(ctx context.Context, archive loom.Archive, ticks []Tick, begin, now time.Time) ([]Foreseen, error) {
+	known, err := recall(ctx, archive, ticks)
+	if err != nil {
+		return nil, err
+	}
 	forecasts := map[string]*Forecast{}
 	all := make([]Foreseen, len(ticks))
 	for i, t := range ticks {
 		f := forecasts[t.Job.Name]
 		if f == nil {
-			var err error
-			if f, err = beginForecast(ctx, archive, t.Job, begin, now); err != nil {
-				return nil, err
-			}
+			f = known.forecast(t.Job, begin, now)
 			forecasts[t.Job.Name] = f
 		}
 		all[i] = Foreseen{t, f.Tick(t.Time)}
@@ -87,29 +90,49 @@ func Foresee(ctx context.Context, archive loom.Archive, ticks []Tick, begin, now
 	return all, nil
 }
 
-// beginForecast begins a forecast of a job's ticks after begin. That of a time that
-// is past does not heed what is going or paused now.
-func beginForecast(ctx context.Context, archive loom.Archive, j *loom.Job, begin, now time.Time) (*Forecast, error) {
-	if archive == nil {
-		return NewForecast(j, nil, Usual{}, nil, now), nil
+// A recollection is what is known of several jobs.
+type recollection struct {
+	runs   map[string][]loom.Run // the newest, newest first
+	pauses map[string]*loom.Pause
+}
+
+// recall asks an archive, once, about the jobs of ticks.
+func recall(ctx context.Context, archive loom.Archive, ticks []Tick) (*recollection, error) {
+	if archive == nil || len(ticks) == 0 {
+		return nil, nil
 	}
-	going, usual, err := History(ctx, archive, j.Name)
+	var names []string
+	for _, t := range ticks {
+		names = append(names, t.Job.Name)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	r := &recollection{runs: map[string][]loom.Run{}, pauses: map[string]*loom.Pause{}}
+	runs, err := archive.RecentRuns(ctx, 2*sampled, names...)
 	if err != nil {
 		return nil, err
 	}
-	states, err := archive.Jobs(ctx, j.Name)
-	if err != nil {
-		return nil, err
+	for _, run := range runs {
+		r.runs[run.Job] = append(r.runs[run.Job], run)
 	}
-	var pause *loom.Pause
-	if len(states) > 0 {
-		pause = states[0].Pause
+	states, err := archive.Jobs(ctx, names...)
+	for _, s := range states {
+		r.pauses[s.Name] = s.Pause
 	}
-	from := now
+	return r, err
+}
+
+// forecast begins a forecast of a job's ticks after begin.
+func (r *recollection) forecast(j *loom.Job, begin, now time.Time) *Forecast {
+	if r == nil {
+		return NewForecast(j, nil, Usual{}, nil, now)
+	}
+	going, usual := history(r.runs[j.Name])
+	pause, from := r.pauses[j.Name], now
 	if begin.Before(now) {
 		going, pause, from = nil, nil, time.Time{}
 	}
 	f := NewForecast(j, pause, usual, going, now)
 	f.WarmUp(from, begin.Add(time.Nanosecond))
-	return f, nil
+	return f
 }

@@ -439,8 +439,15 @@ func actions(b *bench) {
 	}
 	b.same("all", why(loom.ActionQuery{}), []string{"4", "3", "2", "1", "0"})
 	b.same("of one object", why(loom.ActionQuery{Object: "t2"}), []string{"3", "1"})
-	page := must(b.s.Actions(b.Context(), loom.ActionQuery{Limit: 2}))
-	b.same("a page", why(loom.ActionQuery{Limit: 2, Before: page[1].ID}), []string{"2", "1"})
+	second := must(b.s.Actions(b.Context(), loom.ActionQuery{}))[3].Time
+	b.act(loom.Action{By: "ann", Verb: "token revoke", Object: "t1"})
+	b.same("of one person", len(must(b.s.Actions(b.Context(), loom.ActionQuery{By: "ann"}))), 1)
+	b.same("of one kind", why(loom.ActionQuery{Verb: "token create", Object: "t1"}), []string{"4", "2", "0"})
+	b.same("since and until", len(must(b.s.Actions(b.Context(), loom.ActionQuery{Since: second, Until: second}))), 0)
+	b.same("since", len(must(b.s.Actions(b.Context(), loom.ActionQuery{Since: second}))) >= 5, true)
+	b.same("until", len(must(b.s.Actions(b.Context(), loom.ActionQuery{Until: second}))) <= 1, true)
+	page := must(b.s.Actions(b.Context(), loom.ActionQuery{Limit: 2, By: "kim"}))
+	b.same("a page", why(loom.ActionQuery{Limit: 2, By: "kim", Before: page[1].ID}), []string{"2", "1"})
 }
 
 func trimAge(b *bench) {
