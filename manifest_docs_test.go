@@ -1,7 +1,6 @@
 package loom_test
 
 import (
-	"context"
 	"maps"
 	"os"
 	"path/filepath"
@@ -38,9 +37,7 @@ func TestManifestExamples(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r := loom.ManifestReader{File: filepath.Join(dir, "loom.yaml"), Tasks: tasks.Registry(), Strict: true,
-				Secrets: func(loom.SecretsConfig) (loom.SecretSource, error) { return anySecret{}, nil }}
-			m, err := r.Read(t.Context())
+			m, err := loom.ReadManifest(filepath.Join(dir, "loom.yaml"), tasks.Registry())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,13 +50,6 @@ func TestManifestExamples(t *testing.T) {
 		t.Errorf("found only %d examples", len(examples))
 	}
 }
-
-// anySecret has a value for every name.
-type anySecret struct{}
-
-func (anySecret) Secret(context.Context, string) (string, error) { return "correct horse", nil }
-func (anySecret) Names() []string                                { return nil }
-func (anySecret) Files() []string                                { return nil }
 
 type yamlBlock struct{ name, text string }
 

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/dustinlacewell/loom"
 )
 
@@ -100,6 +102,23 @@ var errInvalid = errors.New("invalid")
 // invalid returns a problem with the request.
 func invalid(detail string) *Problem {
 	return &Problem{Type: "urn:loom:invalid", Title: "The request makes no sense", Status: http.StatusUnprocessableEntity, Detail: detail}
+}
+
+// ownProblem gives what huma says of requests that make no sense the type that
+// such problems have here.
+func ownProblem(_ huma.Context, _ string, v any) (any, error) {
+	m, ok := v.(*huma.ErrorModel)
+	if !ok {
+		return v, nil
+	}
+	p := &Problem{Type: "about:blank", Title: m.Title, Status: m.Status, Detail: m.Detail}
+	if p.Status == http.StatusUnprocessableEntity || p.Status == http.StatusBadRequest {
+		p.Type, p.Title = "urn:loom:invalid", invalid("").Title
+	}
+	for _, e := range m.Errors {
+		p.Errors = append(p.Errors, ProblemDetail{Message: e.Message, Location: e.Location, Value: e.Value})
+	}
+	return p, nil
 }
 
 // problem returns err as the API tells it.

@@ -43,6 +43,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	config.Formats = map[string]huma.Format{"application/json": harmless(), "json": harmless()}
 	s.redacting(&config)
 	config.RejectUnknownQueryParameters = true
+	config.Transformers = append(config.Transformers, ownProblem)
 	api := humago.New(mux, config)
 	api.UseMiddleware(s.doorkeeper)
 	s.daemon(api)
@@ -97,7 +98,11 @@ func operation[In, Out any](api huma.API, least Role, method, path, tag, id, sum
 
 // probes add what supervisors ask.
 func (s *Server) probes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	fine := func(w http.ResponseWriter) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = fmt.Fprintln(w, "ok") // who asked has gone if this fails
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fine(w) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if p := s.ready(r.Context()); p != nil {
 			if caller(r.Context()).Role == "" { // why is nobody's business who does not say who asks
@@ -106,7 +111,7 @@ func (s *Server) probes(mux *http.ServeMux) {
 			p.write(w)
 			return
 		}
-		_, _ = fmt.Fprintln(w, "ok")
+		fine(w)
 	})
 }
 

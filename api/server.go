@@ -55,6 +55,8 @@ type Server struct {
 	fleet  fleet
 	open   openStreams
 
+	wrap func(http.Handler) http.Handler // for tests: around all that answers
+
 	mu      sync.Mutex
 	stop    <-chan struct{}
 	handler http.Handler
@@ -129,9 +131,13 @@ func (s *Server) serve(ctx context.Context, d *Door, identify func(context.Conte
 		tasks.Go(func() { s.Tokens.watch(watching) })
 	}
 	var active requests
+	handler := s.routesFor(ctx.Done())
+	if s.wrap != nil {
+		handler = s.wrap(handler)
+	}
 	l := limit(d.Listener, mostConns, mostFromOne, s.log())
 	srv := &http.Server{
-		Handler:           active.count(s.outer(d, s.routesFor(ctx.Done()))),
+		Handler:           active.count(s.outer(d, handler)),
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    headerBytes,

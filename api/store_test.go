@@ -47,6 +47,7 @@ func serve(t *testing.T, s *api.Server) (c *api.Client, stop func()) {
 
 func serveAt(t *testing.T, s *api.Server, l net.Listener) (stop func()) {
 	t.Helper()
+	s.Wrap(held(t).check(t))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx, l) }()
