@@ -254,7 +254,7 @@ func (s *Server) jobDetail(ctx context.Context, name string, outcomes int) (JobD
 
 // source returns where answers about ticks come from.
 func (s *Server) source(now time.Time) *why.Source {
-	src := &why.Source{Archive: s.Store, Now: now, Absent: s.Control == nil}
+	src := &why.Source{Archive: s.Store, Now: now, Absent: s.Control == nil || s.Absent}
 	if m := s.manifest(); m != nil {
 		src.Jobs, src.Keep = m.Job, m.Config.History.KeepTicks
 	}

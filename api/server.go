@@ -42,6 +42,7 @@ const Prefix = "/api/v1"
 type Server struct {
 	Store   loom.Store
 	Control Control      // nil: the store is all there is
+	Absent  bool         // Control knows the manifest, but no daemon runs
 	Feed    *Feed        // what happens; nil: it is not told
 	Metrics *Metrics     // counts it; nil: nobody does
 	Tokens  *Tokens      // nil: nobody comes in with one

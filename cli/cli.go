@@ -160,7 +160,8 @@ Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 	root.AddCommand(p.contextCommand(), p.dialCommand(), p.apiCommand(), p.initCommand(), p.schemaCommand(), p.importCommand())
 	root.AddCommand(p.checkCommand(), p.nextCommand(), p.runCommand(), p.execCommand(), p.tasksCommand(), p.versionCommand(),
 		p.statusCommand(), p.runsCommand(), p.showCommand(), p.logsCommand(), p.whyCommand(),
-		p.cancelCommand(), p.disableCommand(), p.enableCommand(), p.backupCommand(), p.tokenCommand(), p.eventsCommand(), p.auditCommand())
+		p.cancelCommand(), p.disableCommand(), p.enableCommand(), p.backupCommand(), p.tokenCommand())
+	root.AddCommand(p.jobsCommand(), p.jobCommand(), p.nodesCommand(), p.retryCommand(), p.eventsCommand(), p.auditCommand())
 	root.AddCommand(p.secretCommand())
 	root.AddCommand(p.completionCommand(root))
 	return root

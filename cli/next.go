@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/internal/bind"
-	"github.com/dustinlacewell/loom/internal/why"
 )
 
 // mostTicks bounds what a simulation prints.
@@ -40,43 +39,85 @@ With --from and --to it simulates any period.`,
 	state := stateFlag(cmd)
 	output := outputFlag(cmd, "table", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		m, err := p.manifest(cmd.Context())
+		if *n < 1 {
+			return Usage("-n %d: write a number from 1", *n)
+		}
+		ctx := cmd.Context()
+		in, err := p.asking(ctx, *state, p.manifest)
 		if err != nil {
 			return err
 		}
-		jobs, now := m.Jobs, time.Now()
-		if len(args) > 0 {
-			j, err := findJob(m, args[0])
-			if err != nil {
-				return err
-			}
-			jobs = []*loom.Job{j}
-		}
-		begin, end, err := period(*from, *to, now, m.Config.Timezone)
+		defer in.close()
+		now := time.Now()
+		begin, end, err := period(*from, *to, now, in.config.Timezone)
 		if err != nil {
 			return err
+		}
+		q := api.NextQuery{Jobs: args, To: end}
+		if *from != "" {
+			q.From = begin.Add(time.Nanosecond)
 		}
 		most := *n
 		if !end.IsZero() && !cmd.Flags().Changed("number") {
 			most = mostTicks
 		}
-		if most < 1 {
-			return Usage("-n %d: write a number from 1", most)
-		}
-		ticks, err := p.foresee(cmd.Context(), *state, why.Upcoming(jobs, begin, end, most), begin, now)
+		next, err := nextTicks(ctx, in.api, q, most)
 		if err != nil {
 			return err
 		}
 		if *output == "json" {
-			return p.nextJSON(ticks)
+			return writeJSON(p.Stdout, next.Items)
 		}
-		p.nextTable(ticks, jobs, now, *from != "")
-		if len(ticks) == mostTicks {
+		p.nextTable(next, now, *from != "")
+		if len(next.Items) == mostTicks {
 			fmt.Fprintf(p.Stderr, "%s: these are the first %d; -n and --from show others\n", p.Name, mostTicks)
 		}
 		return nil
 	}
 	return cmd
+}
+
+// nextTicks asks for ticks page by page, until there are as many as are wanted.
+func nextTicks(ctx context.Context, client *api.Client, q api.NextQuery, most int) (api.NextTicks, error) {
+	const page = 1000
+	var all api.NextTicks
+	all.Items = []api.NextTick{}
+	for {
+		q.Limit = min(most-len(all.Items), page)
+		next, err := client.Next(ctx, q)
+		if err != nil {
+			return all, err
+		}
+		if q.Cursor == "" {
+			all.Never = next.Never
+		}
+		for _, t := range next.Items {
+			t.Time = zoned(t.Time, t.Timezone)
+			if t.Overlap != nil {
+				t.Overlap.Due, t.Overlap.Until = zoned(t.Overlap.Due, t.Timezone), zoned(t.Overlap.Until, t.Timezone)
+			}
+			all.Items = append(all.Items, t)
+		}
+		if q.Cursor = next.Next; q.Cursor == "" || len(all.Items) >= most {
+			return all, nil
+		}
+	}
+}
+
+// zoned is a time in the zone in which the daemon has told it, as far as that is
+// known here.
+func zoned(t time.Time, zone string) time.Time {
+	if zone != "" {
+		if loc, err := time.LoadLocation(zone); err == nil {
+			return t.In(loc)
+		}
+		return t
+	}
+	_, there := t.Zone()
+	if _, here := t.Local().Zone(); here == there {
+		return t.Local()
+	}
+	return t
 }
 
 // period reads --from and --to.
@@ -101,72 +142,26 @@ func period(from, to string, now time.Time, loc *time.Location) (begin, end time
 	return begin, end, nil
 }
 
-// foresee foretells what becomes of ticks, which are all there are after begin. It
-// heeds what is remembered, as far as there is anything.
-func (p *Program) foresee(ctx context.Context, state string, ticks []why.Tick, begin, now time.Time) ([]why.Foreseen, error) {
-	m, err := p.memory(ctx, state)
-	if err != nil {
-		if !errors.Is(err, errNothing) && len(p.Stores) > 0 {
-			fmt.Fprintf(p.Stderr, "%s: overlaps and pauses are not foretold: %v\n", p.Name, err)
-		}
-		return why.Foresee(ctx, nil, ticks, begin, now)
-	}
-	defer m.close()
-	return why.Foresee(ctx, m, ticks, begin, now)
-}
-
 // note is what is unusual about a tick.
-func note(t why.Foreseen) string {
+func note(t api.NextTick) string {
+	verdict := t.Why
+	if t.Expect == loom.OutcomeSkipped {
+		verdict = "skipped: " + t.Why
+	}
 	switch {
-	case t.Told.Why == "":
+	case t.Why == "":
 		return t.Note
 	case t.Note == "":
-		return verdict(t)
+		return verdict
 	}
-	return t.Note + "; " + verdict(t)
+	return t.Note + "; " + verdict
 }
 
-// verdict is what stands in the way of a tick.
-func verdict(t why.Foreseen) string {
-	if t.Told.Outcome == loom.OutcomeSkipped {
-		return "skipped: " + t.Told.Why
-	}
-	return t.Told.Why
-}
-
-func (p *Program) nextJSON(ticks []why.Foreseen) error {
-	type overlapJSON struct {
-		Due    time.Time    `json:"due"`
-		Until  time.Time    `json:"until"`
-		Usual  float64      `json:"usual_seconds"`
-		Policy loom.Overlap `json:"policy"`
-		Effect string       `json:"effect"`
-	}
-	type tickJSON struct {
-		Time    time.Time    `json:"time"`
-		Job     string       `json:"job"`
-		Targets []string     `json:"targets"`
-		Note    string       `json:"note,omitempty"`
-		Expect  loom.Outcome `json:"expect"`
-		Why     string       `json:"why,omitempty"`
-		Overlap *overlapJSON `json:"overlap,omitempty"`
-	}
-	all := []tickJSON{}
-	for _, t := range ticks {
-		one := tickJSON{Time: t.Time, Job: t.Job.Name, Targets: names(t.Job.Targets), Note: t.Note, Expect: t.Told.Outcome, Why: t.Told.Why}
-		if o := t.Told.Overlap; o != nil {
-			one.Overlap = &overlapJSON{o.Due.In(t.Time.Location()), o.Until.In(t.Time.Location()), o.Usual.Seconds(), o.Policy, o.Effect}
-		}
-		all = append(all, one)
-	}
-	return writeJSON(p.Stdout, all)
-}
-
-func (p *Program) nextTable(ticks []why.Foreseen, jobs []*loom.Job, now time.Time, simulated bool) {
+func (p *Program) nextTable(next api.NextTicks, now time.Time, simulated bool) {
 	t := table{head: []string{"TIME", "IN", "JOB", "TARGETS", "NOTE"}}
-	for _, tick := range ticks {
-		t.add(tick.Time.Format("2006-01-02 15:04:05 MST"), until(tick.Time.Sub(now)), tick.Job.Name,
-			shorten(Fold(names(tick.Job.Targets)), 30), note(tick))
+	for _, tick := range next.Items {
+		t.add(tick.Time.Format("2006-01-02 15:04:05 MST"), until(tick.Time.Sub(now)), clean(tick.Job),
+			shorten(Fold(tick.Targets), 30), clean(note(tick)))
 	}
 	if simulated { // how far that is from now doesn't matter
 		t.head = slices.Delete(t.head, 1, 2)
@@ -174,13 +169,11 @@ func (p *Program) nextTable(ticks []why.Foreseen, jobs []*loom.Job, now time.Tim
 			t.rows[i] = slices.Delete(t.rows[i], 1, 2)
 		}
 	}
-	if len(ticks) > 0 {
+	if len(t.rows) > 0 {
 		t.write(p.Stdout, terminal(p.Stdout))
 	}
-	for _, j := range jobs {
-		if text := why.Never(j, now); text != "" {
-			fmt.Fprintf(p.Stdout, "%s: %s\n", j.Name, text)
-		}
+	for _, j := range next.Never {
+		fmt.Fprintf(p.Stdout, "%s: %s\n", clean(j.Job), j.Why)
 	}
 }
 

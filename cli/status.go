@@ -166,12 +166,18 @@ func (absent) Trigger(context.Context, string, loom.Request) (loom.Run, error) {
 func (absent) Cancel(context.Context, string, string) error { return api.ErrNoDaemon }
 func (absent) Reload(context.Context) error                 { return api.ErrNoDaemon }
 
-// noStore is a store in which nothing is. Only what a status reads may be called.
+// noStore is a store in which nothing is. Only what is read may be called.
 type noStore struct{ loom.Store }
 
-func (noStore) Jobs(context.Context, ...string) ([]loom.JobState, error)         { return nil, nil }
-func (noStore) Runs(context.Context, loom.RunQuery) ([]loom.Run, error)          { return nil, nil }
-func (noStore) Results(context.Context, loom.ResultQuery) ([]loom.Result, error) { return nil, nil }
+func (noStore) Jobs(context.Context, ...string) ([]loom.JobState, error)             { return nil, nil }
+func (noStore) Runs(context.Context, loom.RunQuery) ([]loom.Run, error)              { return nil, nil }
+func (noStore) Results(context.Context, loom.ResultQuery) ([]loom.Result, error)     { return nil, nil }
+func (noStore) RecentRuns(context.Context, int, ...string) ([]loom.Run, error)       { return nil, nil }
+func (noStore) RecentResults(context.Context, int, ...string) ([]loom.Result, error) { return nil, nil }
+func (noStore) Ticks(context.Context, loom.TickQuery) ([]loom.Tick, error)           { return nil, nil }
+func (noStore) Actions(context.Context, loom.ActionQuery) ([]loom.Action, error)     { return nil, nil }
+func (noStore) Output(context.Context, loom.OutputQuery) ([]loom.Chunk, error)       { return nil, nil }
+func (noStore) Close() error                                                         { return nil }
 
 // showStatus tells a person how things stand.
 func (p *Program) showStatus(s *standing) {

@@ -28,7 +28,7 @@ func (t *table) write(w io.Writer, width int) {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], cells(cell))
 		}
 	}
 	for _, row := range all {
@@ -36,14 +36,14 @@ func (t *table) write(w io.Writer, width int) {
 		used := 0
 		for i, cell := range row {
 			if i == len(row)-1 {
-				if width > 0 {
-					cell = shorten(cell, max(width-used, 10))
+				if width > 0 && !strings.Contains(cell, "\x1b") {
+					cell = shortenCells(cell, max(width-used, 10))
 				}
 				line.WriteString(cell)
 				break
 			}
 			line.WriteString(cell)
-			line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+			line.WriteString(strings.Repeat(" ", widths[i]-cells(cell)+2))
 			used += widths[i] + 2
 		}
 		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))

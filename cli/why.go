@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/internal/bind"
 	"github.com/dustinlacewell/loom/internal/why"
 )
@@ -42,81 +44,77 @@ beginning of a run's ID does as well, in place of TIME or of both.`,
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		m, err := p.memory(ctx, *state)
-		if err != nil && !errors.Is(err, errNothing) {
+		in, err := p.asking(ctx, *state, p.best)
+		if err != nil {
 			return err
 		}
-		defer m.close()
-		manifest, err := p.best(ctx)
-		if err != nil && m == nil {
-			return err
-		} else if err != nil {
+		defer in.close()
+		if in.daemon == nil && in.manifest == nil {
 			fmt.Fprintf(p.Stderr, "%s: the manifests can't be read, so only what is remembered is told; \"%s check\" says why\n", p.Name, p.Name)
 		}
-		s := p.source(ctx, m, manifest)
-		answers, err := p.ask(ctx, s, m, manifest, args)
+		now := time.Now()
+		answers, err := p.answers(ctx, in, args, now)
 		if err != nil {
 			return err
 		}
 		if *output == "json" {
 			return writeJSON(p.Stdout, answers)
 		}
-		p.answer(answers, s.Now)
+		p.answer(answers, now)
 		return nil
 	}
 	return cmd
 }
 
-// ask finds out what is meant, and has it explained.
-func (p *Program) ask(ctx context.Context, s *why.Source, m *memory, manifest *loom.Manifest, args []string) ([]why.Answer, error) {
-	job, err := p.knownJob(ctx, m, manifest, args[0])
-	if err != nil && len(args) == 1 && m != nil {
-		if r, notRun := p.findRun(ctx, m, args[0]); notRun == nil {
-			a, err := s.Run(ctx, r)
-			return []why.Answer{a}, err
+// answers finds out what is meant, and has it explained.
+func (p *Program) answers(ctx context.Context, in *inquiry, args []string, now time.Time) ([]api.Answer, error) {
+	j, err := in.api.ShowJob(ctx, args[0], 1)
+	if errors.Is(err, loom.ErrNotFound) && len(args) == 1 && in.nothing == nil {
+		if r, notRun := p.findRun(ctx, in, args[0]); notRun == nil {
+			return in.why(ctx, r.Job, api.WhyQuery{Run: r.ID})
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	if len(args) == 1 {
-		return s.Latest(ctx, job)
+		return in.why(ctx, j.Name, api.WhyQuery{})
 	}
-	zone := time.Local
-	if j := jobOf(manifest, job); j != nil && j.Timezone != nil {
-		zone = j.Timezone
-	} else if manifest != nil {
-		zone = manifest.Config.Timezone
+	zone := cmp.Or(in.config.Timezone, time.Local)
+	if loc, err := time.LoadLocation(j.Timezone); err == nil && j.Timezone != "" {
+		zone = loc
 	}
-	at, err := parseMoment(args[1], zone, s.Now)
+	at, err := parseMoment(args[1], zone, now)
 	if err != nil {
-		return p.askRun(ctx, s, m, job, args[1], err)
+		return p.whyRun(ctx, in, j.Name, args[1], err)
 	}
-	return p.askMoment(ctx, s, job, at)
+	return p.whyMoment(ctx, in, j.Name, at, now)
 }
 
-// askMoment explains the ticks at a time that a person named.
-func (p *Program) askMoment(ctx context.Context, s *why.Source, job string, at moment) ([]why.Answer, error) {
+// why asks what became of ticks, and has their times where the job is at home.
+func (in *inquiry) why(ctx context.Context, job string, q api.WhyQuery) ([]api.Answer, error) {
+	page, err := in.api.Why(ctx, job, q)
+	return page.Items, err
+}
+
+// whyMoment explains the ticks at a time that a person named.
+func (p *Program) whyMoment(ctx context.Context, in *inquiry, job string, at moment, now time.Time) ([]api.Answer, error) {
 	if at.rough {
-		a, err := s.Before(ctx, job, at.spans[0].from)
-		if !at.spans[0].from.After(s.Now) {
-			return []why.Answer{a}, err
+		from := at.spans[0].from
+		before, err := in.why(ctx, job, api.WhyQuery{Before: from})
+		if err != nil || !from.After(now) || len(before) > 0 && !before[0].Due.Before(from) {
+			return before, err
 		}
-		// Of what is to come, one wants the tick after that.
-		if a.Due.Before(at.spans[0].from) {
-			found, _, err := s.Within(ctx, job, at.spans[0].from, at.spans[0].from.AddDate(5, 0, 0), 1)
-			return found, err
-		}
-		return []why.Answer{a}, err
+		return in.why(ctx, job, api.WhyQuery{From: from, To: from.AddDate(5, 0, 0), Limit: 1}) // of what is to come, one wants the tick after that
 	}
-	var all []why.Answer
+	var all []api.Answer
 	for _, span := range at.spans {
-		found, more, err := s.Within(ctx, job, span.from, span.to, mostAnswers)
+		page, err := in.api.Why(ctx, job, api.WhyQuery{From: span.from, To: span.to, Limit: mostAnswers})
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, found...)
-		if more {
+		all = append(all, page.Items...)
+		if page.Next != "" {
 			fmt.Fprintf(p.Stderr, "there are more ticks: these are the first %d; name a time of the day\n", mostAnswers)
 		}
 	}
@@ -126,12 +124,12 @@ func (p *Program) askMoment(ctx context.Context, s *why.Source, job string, at m
 	return all, nil
 }
 
-// askRun explains a run that was named in place of a time.
-func (p *Program) askRun(ctx context.Context, s *why.Source, m *memory, job, id string, noTime error) ([]why.Answer, error) {
-	if m == nil || strings.ContainsAny(id, " :.") {
+// whyRun explains a run that was named in place of a time.
+func (p *Program) whyRun(ctx context.Context, in *inquiry, job, id string, noTime error) ([]api.Answer, error) {
+	if in.nothing != nil || strings.ContainsAny(id, " :.") {
 		return nil, Usage("%w", noTime)
 	}
-	r, err := p.findRun(ctx, m, id)
+	r, err := p.findRun(ctx, in, id)
 	switch {
 	case errors.Is(err, loom.ErrNotFound):
 		return nil, Usage("%w; and no run begins so", noTime)
@@ -140,8 +138,7 @@ func (p *Program) askRun(ctx context.Context, s *why.Source, m *memory, job, id 
 	case r.Job != job:
 		return nil, &Error{Code: ExitNotFound, Err: fmt.Errorf("run %s is one of job %s, not of %s", r.ID, r.Job, job)}
 	}
-	a, err := s.Run(ctx, r)
-	return []why.Answer{a}, err
+	return in.why(ctx, job, api.WhyQuery{Run: r.ID})
 }
 
 // knownJob returns the name of a job that the manifest has, or the memory.
