@@ -31,6 +31,7 @@ type Job struct {
 	After    []string  `json:"after,omitempty" doc:"Jobs whose end fires it"`
 	Disabled bool      `json:"disabled,omitempty" doc:"The manifest says that its schedule does not fire it"`
 	Next     time.Time `json:"next,omitzero" doc:"Its next tick, whatever comes of it: see next-ticks"`
+	Pending  time.Time `json:"pending,omitzero" doc:"A tick that has fallen, with the delay of its jitter, and was not acted on yet"`
 	Note     string    `json:"note,omitempty" doc:"What is unusual about that tick, as daylight saving, or why there is none"`
 
 	Outcomes []JobOutcome `json:"outcomes,omitempty" doc:"How its last runs ended, newest first"`
@@ -143,6 +144,11 @@ func newJob(j *loom.Job, state *loom.JobState, now time.Time) Job {
 	a.Schedule, a.At, a.Timezone, a.Disabled = why.ScheduleWords(&onlyTimes), utc(j.At), zoneName(j.Timezone), j.Disabled
 	for _, after := range j.After {
 		a.After = append(a.After, after.Job)
+	}
+	if state != nil && !j.Disabled && j.Times() != nil {
+		if due := j.Times().Next(state.LastTick); !due.IsZero() && due.Add(j.Delay()).Before(now) {
+			a.Pending = utc(due)
+		}
 	}
 	if next := why.Upcoming([]*loom.Job{j}, now, time.Time{}, 1); len(next) > 0 {
 		a.Next, a.Note = utc(next[0].Time), next[0].Note

@@ -161,7 +161,7 @@ Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 	root.AddCommand(p.checkCommand(), p.nextCommand(), p.runCommand(), p.execCommand(), p.tasksCommand(), p.versionCommand(),
 		p.statusCommand(), p.runsCommand(), p.showCommand(), p.logsCommand(), p.whyCommand(),
 		p.cancelCommand(), p.disableCommand(), p.enableCommand(), p.backupCommand(), p.tokenCommand())
-	root.AddCommand(p.jobsCommand(), p.jobCommand(), p.nodesCommand(), p.retryCommand(), p.eventsCommand(), p.auditCommand())
+	root.AddCommand(p.jobsCommand(), p.jobCommand(), p.nodesCommand(), p.nodeCommand(), p.retryCommand(), p.eventsCommand(), p.auditCommand())
 	root.AddCommand(p.secretCommand())
 	root.AddCommand(p.completionCommand(root))
 	return root

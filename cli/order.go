@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustinlacewell/loom"
@@ -48,7 +49,7 @@ func (p *Program) order(ctx context.Context, start func(*memory) (loom.Run, erro
 // attend shows a run of the daemon until it has ended, or is left alone.
 func (p *Program) attend(ctx context.Context, mem *memory, r loom.Run, f *runFlags) error {
 	v := newView(p.Stdout, p.Stderr, f.mode(r.Nodes == 1), r.Nodes, r.Targets...)
-	v.job, v.run, v.raw = r.Job, r.ID, f.command && v.mode == viewPlain
+	v.job, v.run, v.raw = strings.TrimPrefix(r.Job, "/"), r.ID, f.command && v.mode == viewPlain
 	v.again = fmt.Sprintf("%s retry %s --failed runs it again where it failed; %[1]s show %[2]s tells more", p.Name, r.ID)
 	if r.Status == loom.StatusQueued && !v.live {
 		v.say("%s: run %s waits to begin", p.Name, r.ID)

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dustinlacewell/loom"
-	"github.com/dustinlacewell/loom/internal/why"
+	"github.com/dustinlacewell/loom/api"
 )
 
 // ordered tells that an order was given.
@@ -109,39 +109,38 @@ that says.`,
 
 // pause pauses a job, or ends that.
 func (p *Program) pause(ctx context.Context, state, output string, a loom.Action, until string) error {
-	m, err := p.memory(ctx, state)
+	in, err := p.asking(ctx, state, func(ctx context.Context) (*loom.Manifest, error) { return p.known(ctx), nil })
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer in.close()
+	if in.nothing != nil {
+		return in.nothing
+	}
 	now := time.Now()
-	if a.Until, err = parseSince("until", until, m.config.Timezone, now, true); err != nil {
+	if a.Until, err = parseSince("until", until, in.config.Timezone, now, true); err != nil {
 		return err
 	}
 	if !a.Until.IsZero() && !a.Until.After(now) {
 		return Usage("--until %s is not to come: it was %s", until, stamp(a.Until))
 	}
-	manifest := p.known(ctx)
-	if _, err := p.knownJob(ctx, m, manifest, a.Object); err != nil {
-		return err
-	}
-	states, err := m.Jobs(ctx, a.Object)
+	j, err := in.api.ShowJob(ctx, a.Object, -1)
 	if err != nil {
 		return err
 	}
-	if len(states) == 0 {
+	if !j.Remembered {
 		return &Error{Code: ExitNotFound, Err: fmt.Errorf("job %q is in the manifests, but no daemon has taken it up yet: %w", a.Object, loom.ErrNotFound),
 			Hint: fmt.Sprintf("start one (%s -c FILE), or write enabled: false in the manifest", p.Name)}
 	}
-	a.By = m.who()
-	if err := m.Act(ctx, a); err != nil {
+	a.By = in.who()
+	if err := in.Act(ctx, a); err != nil {
 		return err
 	}
-	return p.paused(output, m, jobOf(manifest, a.Object), states[0], a)
+	return p.paused(output, in, &j, a)
 }
 
 // paused tells what was done.
-func (p *Program) paused(output string, m *memory, j *loom.Job, was loom.JobState, a loom.Action) error {
+func (p *Program) paused(output string, in *inquiry, was *api.JobDetail, a loom.Action) error {
 	type pausedJSON struct {
 		Job    string    `json:"job"`
 		Paused bool      `json:"paused"`
@@ -149,16 +148,16 @@ func (p *Program) paused(output string, m *memory, j *loom.Job, was loom.JobStat
 	}
 	done := pausedJSON{a.Object, a.Verb == loom.VerbPause, a.Until}
 	tail := ""
-	if m.daemon == nil {
+	if in.daemon == nil {
 		tail = "; no daemon runs now, but the next one knows"
 	}
 	switch {
-	case a.Verb == loom.VerbResume && j != nil && j.Disabled:
-		return p.ordered(output, done, "job %s is not paused, but its schedule does not fire it: %s:%d says enabled: false", a.Object, j.File, j.Line)
+	case a.Verb == loom.VerbResume && was.Disabled:
+		return p.ordered(output, done, "job %s is not paused, but its schedule does not fire it: %s:%d says enabled: false", a.Object, was.File, was.Line)
 	case a.Verb == loom.VerbResume && was.Pause == nil:
 		return p.ordered(output, done, "job %s was not disabled%s", a.Object, tail)
 	case a.Verb == loom.VerbResume:
-		return p.ordered(output, done, "job %s is enabled again%s%s", a.Object, nextOf(j), tail)
+		return p.ordered(output, done, "job %s is enabled again%s%s", a.Object, nextOf(was, time.Now()), tail)
 	case a.Until.IsZero():
 		return p.ordered(output, done, "job %s is disabled until it is enabled (%s enable %s)%s", a.Object, p.Name, a.Object, tail)
 	}
@@ -166,15 +165,15 @@ func (p *Program) paused(output string, m *memory, j *loom.Job, was loom.JobStat
 }
 
 // nextOf says when a job runs next, if that is known.
-func nextOf(j *loom.Job) string {
-	if j == nil {
+func nextOf(j *api.JobDetail, now time.Time) string {
+	if j.Next.IsZero() {
 		return ""
 	}
-	found := why.Upcoming([]*loom.Job{j}, time.Now(), time.Time{}, 1)
-	if len(found) == 0 {
-		return ""
+	t := j.Next.Local()
+	if j.Timezone != "" {
+		t = zoned(j.Next, j.Timezone)
 	}
-	return ", and runs next at " + clock(found[0].Time, time.Now())
+	return ", and runs next at " + clock(t, now)
 }
 
 func (p *Program) backupCommand() *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/internal/joblog"
 )
 
@@ -32,8 +33,13 @@ type runFlags struct {
 
 func (f *runFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.local, "local", false, "do the work from here, in this process, without the daemon")
+	cmd.Flags().IntVar(&f.most, "max", 0, "with --local: nodes at once (default the max_workers of the configuration)")
+	f.shows(cmd)
+}
+
+// shows adds the flags that say how work is shown.
+func (f *runFlags) shows(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.stream, "stream", false, "show each line at once, after its node's name")
-	cmd.Flags().IntVar(&f.most, "max", 0, "nodes at once (default the max_workers of the configuration)")
 	f.output = outputFlag(cmd, "text", "json")
 }
 
@@ -42,13 +48,15 @@ func (p *Program) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run JOB",
 		Short: "Run a job now",
-		Long: `Run has the daemon apply a job to its targets now, whatever its schedule is, and
-shows what it prints until it has ended. It exits with 1 if the job failed on any
-node. Ctrl-C leaves the run to the daemon.
+		Long: `Run has the daemon apply a job to its targets now, whatever its schedule is. On a
+terminal it shows how far the run is and what each node does; at the end what they
+printed, the same of several nodes only once, and where it failed, and why. It exits
+with 1 if the job failed on any node. Ctrl-C asks whether to cancel the run or to
+leave it to the daemon; where there is nobody to ask, the daemon goes on with it.
 
 With --local the work is done from here, in this process, and is remembered where
-the daemon's is. Output that is the same on several nodes is shown once. Ctrl-C ends
-the work on the nodes. With --plan, which needs --local, nothing is changed: tasks that can tell say what they would change.`,
+the daemon's is. Ctrl-C then ends the work on the nodes. With --plan, which needs
+--local, nothing is changed: tasks that can tell say what they would change.`,
 		Example: `  ` + p.Name + ` run backup
   ` + p.Name + ` run backup --on db3 --detach --why "the disk was full"
   ` + p.Name + ` run backup --local
@@ -111,22 +119,25 @@ the work on the nodes. With --plan, which needs --local, nothing is changed: tas
 }
 
 func (p *Program) execCommand() *cobra.Command {
-	var f runFlags
+	f := runFlags{command: true}
 	var sudo sudoFlag
+	var e api.Exec
 	cmd := &cobra.Command{
-		Use:   "exec TARGETS --local -- COMMAND",
+		Use:   "exec TARGETS -- COMMAND",
 		Short: "Run a command on many nodes at once",
-		Long: `Exec runs a command on nodes and shows what they print. The words after -- are
-joined by spaces, as ssh does, and are a text for the nodes' shell. With one node
-its output is passed on as it comes; with several it is shown when all have ended,
-and what is the same on several nodes only once, or with --stream at once.`,
-		Example: `  ` + p.Name + ` exec all --local -- uptime
-  ` + p.Name + ` exec '@web,!web3' --local --sudo -- systemctl reload nginx
-  ` + p.Name + ` exec db1 --local -- 'dmesg | tail -n 3'`,
+		Long: `Exec has the daemon run a command on nodes, or with --local this process, and shows
+what they print. The words after -- are joined by spaces, as ssh does, and are a text
+for the nodes' shell. With one node its output is passed on as it comes; with several
+it is shown when all have ended, and what is the same on several nodes only once, or
+with --stream at once. It exits with 1 if the command failed on any node.`,
+		Example: `  ` + p.Name + ` exec all -- uptime
+  ` + p.Name + ` exec '@web,!web3' --sudo -- systemctl reload nginx
+  ` + p.Name + ` exec @db --stream --timeout 30s -- 'dmesg | tail -n 3'
+  ` + p.Name + ` exec db1 --local -- cat /etc/motd`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch dash := cmd.ArgsLenAtDash(); {
 			case len(args) < 2:
-				return errors.New("exec needs targets and a command: exec TARGETS --local -- COMMAND")
+				return errors.New("exec needs targets and a command: exec TARGETS -- COMMAND")
 			case dash == 0:
 				return errors.New("the targets stand before the --")
 			}
@@ -136,34 +147,40 @@ and what is the same on several nodes only once, or with --stream at once.`,
 	}
 	cmd.Flags().Var(&sudo, "sudo", "run it by sudo as this user")
 	cmd.Flag("sudo").NoOptDefVal = sudoUsual
-	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "end it on a node after this long")
+	cmd.Flags().StringVar(&e.User, "user", "", "log in to the nodes as this `user`, instead of their own")
+	cmd.Flags().StringVar(&e.Dir, "dir", "", "`directory` on the nodes to run it in")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "end it on a node after this long (default 1h)")
+	detach := cmd.Flags().Bool("detach", false, "have the daemon start it, and don't wait for its end")
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := f.check(); err != nil {
 			return err
 		}
-		if !f.local {
-			return &Error{Code: ExitUnreachable, Err: errors.New("this version can't hand commands to the daemon"),
-				Hint: "add --local to do it from here, in this process: " + p.Name + " exec --help"}
-		}
-		m, err := p.best(cmd.Context())
-		if err != nil {
-			return err
-		}
+		ctx := cmd.Context()
 		dash := max(cmd.ArgsLenAtDash(), 1)
-		targets, err := selectNodes(m, args[:dash])
+		e.Targets, e.Command, e.Timeout = args[:dash], strings.Join(args[dash:], " "), f.timeout.Seconds()
+		if sudo.set {
+			e.Sudo = cmp.Or(sudo.user, "*")
+		}
+		switch {
+		case f.local && *detach:
+			return Usage("--detach and --local exclude each other: there would be nobody to do the work")
+		case !f.local && cmd.Flags().Changed("max"):
+			return Usage("--max needs --local: the daemon has its own max_workers")
+		case !f.local:
+			return p.order(ctx, func(m *memory) (loom.Run, error) { return m.daemon.Exec(ctx, e, "") }, *detach, &f)
+		}
+		m, err := p.best(ctx)
 		if err != nil {
 			return err
 		}
-		command := strings.Join(args[dash:], " ")
-		return p.work(cmd.Context(), m, &loom.Job{
-			Name: "exec", TaskName: "exec", Targets: targets, Timeout: f.timeout,
-			Task: loom.TaskFunc(func(ctx context.Context, s *loom.Session) error {
-				if sudo.set {
-					s = s.Sudo(sudo.user)
-				}
-				return s.Run(ctx, command)
-			}),
+		targets, err := selectNodes(m, e.Targets)
+		if err != nil {
+			return err
+		}
+		return p.work(ctx, m, &loom.Job{
+			Name: "exec", TaskName: "exec", Targets: targets, Timeout: e.Limit(), User: e.User, Sudo: e.Sudo, Dir: e.Dir,
+			Task: loom.TaskFunc(func(ctx context.Context, s *loom.Session) error { return s.Run(ctx, e.Command) }),
 		}, &f, false)
 	}
 	return cmd
@@ -219,15 +236,11 @@ func (f *runFlags) check() error {
 func (p *Program) trigger(ctx context.Context, mem *memory, job string, on []string, why string) (loom.Run, error) {
 	q := loom.Request{By: mem.who(), Why: why}
 	if len(on) > 0 {
-		m, err := p.best(ctx)
-		if err != nil {
+		in := inquiry{memory: mem, api: mem.daemon}
+		var err error
+		if q.Targets, err = in.enabled(ctx, on); err != nil {
 			return loom.Run{}, err
 		}
-		nodes, err := selectNodes(m, on)
-		if err != nil {
-			return loom.Run{}, err
-		}
-		q.Targets = names(nodes)
 	}
 	return mem.daemon.Trigger(ctx, job, q)
 }

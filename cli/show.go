@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/api"
-	"github.com/dustinlacewell/loom/internal/why"
 )
 
 func (p *Program) showCommand() *cobra.Command {
@@ -31,18 +31,26 @@ beginning of one.`,
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		m, r, err := p.openRun(ctx, *state, args[0])
+		in, err := p.asking(ctx, *state, func(ctx context.Context) (*loom.Manifest, error) { return p.known(ctx), nil })
 		if err != nil {
 			return err
 		}
-		defer m.close()
-		results, err := m.Results(ctx, loom.ResultQuery{Runs: []string{r.ID}})
+		defer in.close()
+		if in.nothing != nil {
+			return in.nothing
+		}
+		r, err := p.findRun(ctx, in, args[0])
 		if err != nil {
 			return err
 		}
-		known := p.known(ctx)
-		a, err := p.source(ctx, m, known).Run(ctx, r)
+		results, err := in.Results(ctx, loom.ResultQuery{Runs: []string{r.ID}})
 		if err != nil {
+			return err
+		}
+		var a api.Answer
+		if found, err := in.why(ctx, r.Job, api.WhyQuery{Run: r.ID}); err == nil && len(found) > 0 {
+			a = found[0]
+		} else if err != nil && !errors.Is(err, loom.ErrNotFound) { // the job may be forgotten
 			return err
 		}
 		if *output == "json" {
@@ -70,26 +78,7 @@ type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
-// source is where explanations get their facts.
-func (p *Program) source(ctx context.Context, m *memory, manifest *loom.Manifest) *why.Source {
-	s := &why.Source{Now: time.Now(), Absent: true, Keep: 0}
-	if manifest != nil {
-		s.Jobs, s.Keep = manifest.Job, manifest.Config.History.KeepTicks
-	}
-	if m == nil {
-		return s
-	}
-	s.Archive, s.Absent = m.Store, m.daemon == nil
-	s.Keep = cmp.Or(s.Keep, m.config.History.KeepTicks)
-	if m.daemon != nil {
-		if st, err := m.daemon.Status(ctx); err == nil && st.Store.State == api.StoreDown {
-			s.Down = "the store is down: " + st.Store.Reason
-		}
-	}
-	return s
-}
-
-func (p *Program) showJSON(r loom.Run, results []loom.Result, a why.Answer) error {
+func (p *Program) showJSON(r loom.Run, results []loom.Result, a api.Answer) error {
 	type showJSON struct {
 		api.Run
 		Why     string       `json:"why"`
@@ -119,7 +108,7 @@ func stamp(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05 MST")
 }
 
-func (p *Program) showRun(r loom.Run, results []loom.Result, a why.Answer) {
+func (p *Program) showRun(r loom.Run, results []loom.Result, a api.Answer) {
 	now := time.Now()
 	p.fact("run", r.ID)
 	p.fact("job", r.Job)

@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,12 +37,14 @@ tells what is remembered, and exits with 3.`,
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		m, err := p.memory(ctx, *state)
-		if err != nil && !errors.Is(err, errNothing) {
+		in, err := p.asking(ctx, *state, func(ctx context.Context) (*loom.Manifest, error) {
+			return cmp.Or(p.known(ctx), new(loom.Manifest)), nil // what is wrong with it is told
+		})
+		if err != nil {
 			return err
 		}
-		defer m.close()
-		s, err := p.standing(ctx, m, err)
+		defer in.close()
+		s, err := p.standing(ctx, in)
 		if err != nil {
 			return err
 		}
@@ -77,23 +79,12 @@ type lateJob struct {
 	Why string    `json:"why,omitempty"`
 }
 
-// standing finds out how things stand. nothing is why m is nil.
-func (p *Program) standing(ctx context.Context, m *memory, nothing error) (*standing, error) {
-	s := &standing{Late: []lateJob{}, usual: map[string]why.Usual{}}
-	manifest := p.known(ctx)
-	switch {
-	case m == nil:
-		s.Status = (&api.Server{Store: noStore{}, Control: absent{manifest: manifest}}).Status(ctx)
-		s.Nothing = nothing.Error()
-	case m.daemon == nil:
-		s.Status = (&api.Server{Store: m.Store, Control: absent{manifest: manifest}}).Status(ctx)
-		s.Store.Kind, s.StateDir = m.config.Store, m.dir
-	default:
-		st, err := m.daemon.Status(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.Daemon, s.Status = true, st
+// standing finds out how things stand.
+func (p *Program) standing(ctx context.Context, in *inquiry) (*standing, error) {
+	s := &standing{Daemon: in.daemon != nil, Late: []lateJob{}, usual: map[string]why.Usual{}}
+	var err error
+	if s.Status, err = in.api.Status(ctx); err != nil {
+		return nil, err
 	}
 	if !s.Daemon {
 		s.PID, s.Version = 0, ""
@@ -103,68 +94,48 @@ func (p *Program) standing(ctx context.Context, m *memory, nothing error) (*stan
 			}
 		}
 	}
-	if m == nil || s.Store.State == api.StoreDown {
+	switch {
+	case in.nothing != nil:
+		s.Nothing = in.nothing.Error()
+		return s, nil
+	case !s.Daemon:
+		s.Store.Kind, s.StateDir = in.config.Store, in.dir
+	}
+	if s.Store.State == api.StoreDown {
 		return s, nil
 	}
 	for _, r := range s.Running {
-		_, usual, err := why.History(ctx, m, r.Job)
+		_, usual, err := why.History(ctx, in, r.Job)
 		if err != nil {
 			return nil, err
 		}
 		s.usual[r.Job] = usual
 	}
-	return s, s.late(ctx, m, manifest)
+	return s, s.late(ctx, in)
 }
 
 // late finds ticks that were not acted on in time: those that wait for a daemon,
 // and those that one has made up for lately.
-func (s *standing) late(ctx context.Context, m *memory, manifest *loom.Manifest) error {
+func (s *standing) late(ctx context.Context, in *inquiry) error {
 	now := time.Now()
-	states, err := m.Jobs(ctx)
+	jobs, err := all(func(cursor string) (api.Page[api.Job], error) {
+		return in.api.ListJobs(ctx, api.JobsQuery{Outcomes: -1, Limit: 1000, Cursor: cursor})
+	})
 	if err != nil {
 		return err
 	}
-	for _, state := range states {
-		j := jobOf(manifest, state.Name)
-		if j == nil || j.Disabled || state.Gone || j.Times() == nil {
-			continue
-		}
-		due := j.Times().Next(state.LastTick)
-		if !due.IsZero() && now.Sub(due.Add(j.Delay())) > tardy {
-			s.Late = append(s.Late, lateJob{Job: j.Name, Due: due.UTC(), Why: "not acted on yet"})
+	for _, j := range jobs {
+		if !j.Pending.IsZero() && now.Sub(j.Pending) > tardy && !j.Gone {
+			s.Late = append(s.Late, lateJob{Job: j.Name, Due: j.Pending, Why: "not acted on yet"})
 		}
 	}
-	runs, err := m.Runs(ctx, loom.RunQuery{Trigger: loom.TriggerCatchUp, Since: now.Add(-statusLate)})
+	runs, err := in.Runs(ctx, loom.RunQuery{Trigger: loom.TriggerCatchUp, Since: now.Add(-statusLate)})
 	for _, r := range runs {
 		s.Late = append(s.Late, lateJob{Job: r.Job, Due: r.Due.UTC(), Run: r.ID, Why: "made up for"})
 	}
 	slices.SortStableFunc(s.Late, func(a, b lateJob) int { return a.Due.Compare(b.Due) })
 	return err
 }
-
-// absent stands for a daemon that does not run.
-type absent struct {
-	api.Control // which is not asked for anything
-	manifest    *loom.Manifest
-}
-
-func (a absent) Manifest() *loom.Manifest { return a.manifest }
-
-func (a absent) Status() api.Status {
-	var s api.Status
-	if a.manifest != nil {
-		for _, t := range why.Upcoming(a.manifest.Jobs, time.Now(), time.Time{}, statusNext) {
-			s.Next = append(s.Next, api.NextTick{Job: t.Job.Name, Time: t.Time, Note: t.Note})
-		}
-	}
-	return s
-}
-
-func (absent) Trigger(context.Context, string, loom.Request) (loom.Run, error) {
-	return loom.Run{}, api.ErrNoDaemon
-}
-func (absent) Cancel(context.Context, string, string) error { return api.ErrNoDaemon }
-func (absent) Reload(context.Context) error                 { return api.ErrNoDaemon }
 
 // noStore is a store in which nothing is. Only what is read may be called.
 type noStore struct{ loom.Store }
@@ -177,6 +148,7 @@ func (noStore) RecentResults(context.Context, int, ...string) ([]loom.Result, er
 func (noStore) Ticks(context.Context, loom.TickQuery) ([]loom.Tick, error)           { return nil, nil }
 func (noStore) Actions(context.Context, loom.ActionQuery) ([]loom.Action, error)     { return nil, nil }
 func (noStore) Output(context.Context, loom.OutputQuery) ([]loom.Chunk, error)       { return nil, nil }
+func (noStore) Act(context.Context, loom.Action) error                               { return nil }
 func (noStore) Close() error                                                         { return nil }
 
 // showStatus tells a person how things stand.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/api"
-	"github.com/dustinlacewell/loom/internal/bind"
 	"github.com/dustinlacewell/loom/internal/why"
 )
 
@@ -139,43 +137,6 @@ func (p *Program) whyRun(ctx context.Context, in *inquiry, job, id string, noTim
 		return nil, &Error{Code: ExitNotFound, Err: fmt.Errorf("run %s is one of job %s, not of %s", r.ID, r.Job, job)}
 	}
 	return in.why(ctx, job, api.WhyQuery{Run: r.ID})
-}
-
-// knownJob returns the name of a job that the manifest has, or the memory.
-func (p *Program) knownJob(ctx context.Context, m *memory, manifest *loom.Manifest, name string) (string, error) {
-	if jobOf(manifest, name) != nil {
-		return name, nil
-	}
-	all := map[string]bool{}
-	if manifest != nil {
-		for _, j := range manifest.Jobs {
-			all[j.Name] = true
-		}
-	}
-	if m != nil {
-		states, err := m.Jobs(ctx)
-		if err != nil {
-			return "", err
-		}
-		for _, s := range states {
-			if s.Name == name {
-				return name, nil
-			}
-			all[s.Name] = true
-		}
-	}
-	hint := ""
-	if near := bind.Nearest(name, maps.Keys(all)); near != "" {
-		hint = fmt.Sprintf(" (did you mean %q?)", near)
-	}
-	return "", &Error{Code: ExitNotFound, Err: fmt.Errorf("there is no job %q%s: %w", name, hint, loom.ErrNotFound)}
-}
-
-func jobOf(m *loom.Manifest, name string) *loom.Job {
-	if m == nil {
-		return nil
-	}
-	return m.Job(name)
 }
 
 // answer prints answers for a person.
