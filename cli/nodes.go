@@ -400,8 +400,8 @@ says what to do.`,
 	return cmd
 }
 
-// A keysOf is what a node shows, and what came of it.
-type keysOf struct {
+// A shownKeys is what a node shows, and what came of it.
+type shownKeys struct {
 	Node    string        `json:"node"`
 	Keys    []api.HostKey `json:"keys"`
 	Trusted int           `json:"trusted"` // how many are recorded now that were not
@@ -414,9 +414,9 @@ func (p *Program) trust(ctx context.Context, in *inquiry, targets []string, yes 
 	if err != nil {
 		return err
 	}
-	found := make([]keysOf, len(nodes))
+	found := make([]shownKeys, len(nodes))
 	err = p.each(ctx, nodes, func(ctx context.Context, i int) error {
-		found[i] = keysOf{Node: nodes[i], Keys: []api.HostKey{}}
+		found[i] = shownKeys{Node: nodes[i], Keys: []api.HostKey{}}
 		keys, err := in.api.HostKeys(ctx, nodes[i])
 		if fatal(err) {
 			return err
@@ -458,7 +458,7 @@ func fatal(err error) bool {
 }
 
 // record has those of a node's keys recorded that were shown.
-func (in *inquiry) record(ctx context.Context, k *keysOf) error {
+func (in *inquiry) record(ctx context.Context, k *shownKeys) error {
 	var prints []string
 	for _, key := range k.Keys {
 		if key.Known == "" && !key.Changed {
@@ -479,7 +479,7 @@ func (in *inquiry) record(ctx context.Context, k *keysOf) error {
 }
 
 // showKeys shows keys that are not known, and returns how many there are.
-func (p *Program) showKeys(found []keysOf, quiet bool) (unknown int) {
+func (p *Program) showKeys(found []shownKeys, quiet bool) (unknown int) {
 	t := table{head: []string{"NODE", "KEY", "FINGERPRINT", ""}}
 	for _, k := range found {
 		for _, key := range k.Keys {
@@ -522,7 +522,7 @@ func (p *Program) agree(ctx context.Context, question string) error {
 }
 
 // trusted tells what came of it.
-func (p *Program) trusted(found []keysOf, output string) error {
+func (p *Program) trusted(found []shownKeys, output string) error {
 	bad, added, known := 0, 0, 0
 	for _, k := range found {
 		added += k.Trusted
