@@ -18,6 +18,10 @@ import (
 // SocketFile is the socket's name in the state directory.
 const SocketFile = "loomd.sock"
 
+// GroupSocket is where the socket for others on a machine is best put, and looked
+// for without a configuration.
+const GroupSocket = "/run/loom/loomd.sock"
+
 // longest is how long a socket's name may be: what every system has room for.
 const longest = 103
 

@@ -93,6 +93,11 @@ func (p *Program) memory(ctx context.Context, state string) (*memory, error) {
 func (p *Program) open(ctx context.Context, m *memory, named bool) error {
 	client := &api.Client{Socket: filepath.Join(m.dir, api.SocketFile)}
 	_, err := client.Runs(ctx, loom.RunQuery{Limit: 1})
+	if other := m.config.API.Socket.Path; other != "" && !named && errors.Is(err, fs.ErrPermission) { // it is for those who can't get at the first
+		_ = client.Close() // no connection was made
+		client = &api.Client{Socket: other}
+		_, err = client.Runs(ctx, loom.RunQuery{Limit: 1})
+	}
 	switch {
 	case errors.Is(err, fs.ErrPermission) || ctx.Err() != nil:
 		return err

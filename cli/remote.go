@@ -293,13 +293,17 @@ func (p *Program) localDaemon(ctx context.Context) (*remoteDaemon, error) {
 func (p *Program) sockets() []string {
 	config, err := loom.ReadConfig(p.Config)
 	if err == nil || p.Config != "" {
-		return []string{filepath.Join(config.State, api.SocketFile)}
+		all := []string{filepath.Join(config.State, api.SocketFile)}
+		if other := config.API.Socket.Path; other != "" {
+			all = append([]string{other}, all...) // who can't get at it can't get at the other either
+		}
+		return all
 	}
 	var all []string
 	if home, err := os.UserHomeDir(); err == nil {
 		all = append(all, filepath.Join(home, ".loom", "state", api.SocketFile))
 	}
-	return append(all, filepath.Join(rootState, api.SocketFile))
+	return append(all, api.GroupSocket, filepath.Join(rootState, api.SocketFile))
 }
 
 // rootState is the state directory of root's daemon, unless it is configured.

@@ -42,7 +42,8 @@ file, with the rest on standard error.
 
 TIME is such as 30d or 12h (from now), or 2027-03-28; the most is five years.`,
 		Example: `  ` + p.Name + ` token create ann --role operator
-  ` + p.Name + ` token create dashboard --role viewer --expires 365d > dashboard.token`,
+  ` + p.Name + ` token create dashboard --role viewer --expires 365d
+  (umask 077; ` + p.Name + ` token create ci --role operator > ci.token)`,
 		Args: cobra.ExactArgs(1),
 	}
 	role := cmd.Flags().String("role", "", "`role`: viewer, operator or admin")
@@ -203,8 +204,12 @@ func (p *Program) keeper(ctx context.Context, state string) (*keeper, error) {
 	if err == nil && m.daemon != nil {
 		return &keeper{zone: m.config.Timezone, memory: m, daemon: m.daemon}, nil
 	}
-	if err != nil && !errors.Is(err, errNothing) && (!errors.Is(err, loom.ErrStoreDown) || errors.Is(err, fs.ErrPermission)) {
-		return nil, err
+	if err != nil {
+		elsewhere, _ := p.server(state) // it was asked before
+		down := errors.Is(err, errNothing) || errors.Is(err, loom.ErrStoreDown) && !errors.Is(err, fs.ErrPermission)
+		if elsewhere != nil || p.Remote && state == "" || !down {
+			return nil, err
+		}
 	}
 	m.close()
 	config, err := loom.ReadConfig(p.Config)

@@ -82,7 +82,7 @@ func (d *doors) serve(ctx context.Context, own net.Listener) {
 	if d.config.Socket.Path != "" {
 		wg.Go(func() { d.keep(ctx, "socket", d.socket) })
 	} else if d.config.Socket.Group != "" {
-		d.closed(d.config.Problem("socket", errors.New("members of the group can't get into the state directory: say where else the socket is to be, such as path: /run/loom/loomd.sock")))
+		d.closed(d.config.Problem("socket", errors.New("members of the group can't get into the state directory: say where else the socket is to be, such as path: "+api.GroupSocket)))
 	}
 	given := d.take(func(net.Addr) bool { return true })
 	if given != nil || d.config.HTTP != "" {
