@@ -191,9 +191,15 @@ func TestDocument(t *testing.T) {
 		OpenAPI string
 		Info    struct{ Version string }
 		Paths   map[string]map[string]struct {
-			Summary, OperationID string
-			Tags                 []string
-			Responses            map[string]any
+			Summary, Description, OperationID string
+			Tags                              []string
+			Parameters                        []struct{ Name, Description string }
+			Responses                         map[string]any
+		}
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]map[string]any
+			}
 		}
 	}
 	if err := json.Unmarshal([]byte(text), &doc); err != nil {
@@ -201,6 +207,13 @@ func TestDocument(t *testing.T) {
 	}
 	if !strings.HasPrefix(doc.OpenAPI, "3.1.") || doc.Info.Version != "1.2.3" {
 		t.Errorf("openapi %q of version %q, want 3.1 of 1.2.3", doc.OpenAPI, doc.Info.Version)
+	}
+	for name, schema := range doc.Components.Schemas {
+		for property, p := range schema.Properties {
+			if p["description"] == nil && p["$ref"] == nil {
+				t.Errorf("type %s: %s is not described", name, property)
+			}
+		}
 	}
 	ids := map[string]bool{}
 	for path, item := range doc.Paths {
@@ -212,6 +225,14 @@ func TestDocument(t *testing.T) {
 				t.Errorf("%s %s: %+v: want a summary, tags, responses and an ID of its own", method, path, op)
 			}
 			ids[op.OperationID] = true
+			if op.Description == "" {
+				t.Errorf("%s %s: it is not described", method, path)
+			}
+			for _, p := range op.Parameters {
+				if p.Description == "" {
+					t.Errorf("%s %s: its parameter %s is not described", method, path, p.Name)
+				}
+			}
 		}
 	}
 	if len(ids) < 15 {

@@ -62,6 +62,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	s.metrics(mux)
 	document(api.OpenAPI(), s.Metrics != nil)
 	documentTags(api.OpenAPI())
+	explainOperations(api.OpenAPI())
 	s.docs(mux, api.OpenAPI())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		(&Problem{Type: "about:blank", Title: "Not found", Status: http.StatusNotFound,
