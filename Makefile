@@ -55,7 +55,7 @@ golden: ## rewrite golden files from what the code does now
 deps: ## install what the tests use on Debian: real sshd, sshfs, other shells
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		openssh-server openssh-client sshfs fuse3 sudo fish tcsh busybox procps psmisc
+		openssh-server openssh-client sshfs fuse3 sudo fish zsh bash-completion groff tcsh busybox procps psmisc
 
 vuln: ## govulncheck; needs its database
 	$(GO) run $(VULN) ./...

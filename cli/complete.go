@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -52,13 +54,33 @@ is asked. Where that does not answer at once, names come from this machine's fil
 		RunE: func(_ *cobra.Command, args []string) error {
 			switch args[0] {
 			case "bash":
-				return root.GenBashCompletionV2(p.Stdout, true)
+				return bashCompletion(root, p.Stdout)
 			case "zsh":
 				return root.GenZshCompletion(p.Stdout)
 			}
 			return root.GenFishCompletion(p.Stdout, true)
 		},
 	}
+}
+
+// bashCompletion writes cobra's script for bash, except that commas, which targets
+// have, are not taken for characters that need a backslash: bash's printf %q puts one
+// there, so that no word with a comma would ever fit.
+func bashCompletion(root *cobra.Command, w io.Writer) error {
+	var script bytes.Buffer
+	if err := root.GenBashCompletionV2(&script, true); err != nil {
+		return err
+	}
+	text := script.String()
+	for after, variable := range map[string]string{
+		`printf -v comp "%q" "${compline%%$tab*}" &>/dev/null || comp=$(printf "%q" "${compline%%$tab*}")`: "comp",
+		`COMPREPLY[0]=$(printf "%q" "${COMPREPLY[0]%%$tab*}")`:                                             "COMPREPLY[0]",
+		`COMPREPLY[0]=$(printf "%q" "${COMPREPLY[0]}")`:                                                    "COMPREPLY[0]",
+	} {
+		text = strings.ReplaceAll(text, after, after+"; "+variable+`=${`+variable+`//\\,/,}`)
+	}
+	_, err := io.WriteString(w, text)
+	return err
 }
 
 // completeAll gives the commands of a tree that complete nothing by themselves what
