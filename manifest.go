@@ -23,6 +23,10 @@ type Manifest struct {
 	Jobs   []*Job   // by name
 	Files  []string // every file and directory it was read from, absolute and sorted
 
+	// Sources are those of the Files that people write it in, also if there is
+	// nothing in them: not programs, secrets, or what values refer to.
+	Sources []string
+
 	// Warnings are not mistakes: what is accepted but not acted on, for one.
 	Warnings []*ManifestError
 

@@ -383,8 +383,26 @@ func (a *assembly) manifest() *Manifest {
 			m.Stale = append(m.Stale, e.name)
 		}
 	}
+	m.Sources = a.sources()
 	slices.SortFunc(m.Jobs, func(x, y *Job) int { return strings.Compare(x.Name, y.Name) })
 	return m
+}
+
+// sources returns the files that people write.
+func (a *assembly) sources() []string {
+	names := append([]string{a.file, a.dataFile}, a.ignored...)
+	if a.nodesFile != "" && !a.disk.isProgram(a.nodesFile) {
+		names = append(names, a.nodesFile)
+	}
+	for _, e := range a.entries {
+		names = append(names, e.name)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "" })
+	for i, name := range names {
+		names[i] = absolute(name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // suggestion names what a word may have meant.

@@ -1,6 +1,7 @@
 package loom_test
 
 import (
+	"context"
 	"maps"
 	"os"
 	"path/filepath"
@@ -37,7 +38,9 @@ func TestManifestExamples(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			m, err := loom.ReadManifest(filepath.Join(dir, "loom.yaml"), tasks.Registry())
+			r := loom.ManifestReader{File: filepath.Join(dir, "loom.yaml"), Tasks: tasks.Registry(), Strict: true,
+				Secrets: func(loom.SecretsConfig) (loom.SecretSource, error) { return anySecret{}, nil }}
+			m, err := r.Read(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,6 +53,13 @@ func TestManifestExamples(t *testing.T) {
 		t.Errorf("found only %d examples", len(examples))
 	}
 }
+
+// anySecret has a value for every name.
+type anySecret struct{}
+
+func (anySecret) Secret(context.Context, string) (string, error) { return "correct horse", nil }
+func (anySecret) Names() []string                                { return nil }
+func (anySecret) Files() []string                                { return nil }
 
 type yamlBlock struct{ name, text string }
 

@@ -229,3 +229,25 @@ func TestSecretProgramIsAskedNowAndThen(t *testing.T) {
 	}
 	read(3)
 }
+
+func TestSourcesAreWhatPeopleWrite(t *testing.T) {
+	r := secretReader(t, knownSecrets{values: map[string]string{"db": "correct horse"}, files: []string{"/somewhere/secrets.yaml"}}, map[string]string{
+		"loom.yaml":    "nodesfile: nodes.yaml\njobspath: jobs\ndatafile: data.yaml\nsecrets: {dir: secrets}\n",
+		"data.yaml":    "x: &x [a]\n",
+		"nodes.yaml":   "a: {password: '${file:creds.yaml}', vars: {x: '${secret:db}'}}\n",
+		"creds.yaml":   "hunter22\n",
+		"jobs/a.yaml":  "jobs: {j: {task: nothing, targets: a, schedule: manual}}\n",
+		"jobs/no.yaml": "x: &y 1\n",
+	})
+	m, err := r.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.ReplaceAll(strings.Join(m.Sources, " "), filepath.Dir(r.File)+"/", "")
+	if want := "data.yaml jobs/a.yaml jobs/no.yaml loom.yaml nodes.yaml"; got != want {
+		t.Errorf("sources %q, want %q", got, want)
+	}
+	if !slices.Contains(m.Files, filepath.Join(filepath.Dir(r.File), "creds.yaml")) {
+		t.Errorf("files %q", m.Files)
+	}
+}

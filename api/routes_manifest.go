@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -20,8 +19,12 @@ import (
 	"github.com/dustinlacewell/loom"
 )
 
-// sourceBytes is how much of a file is shown.
-const sourceBytes = 1 << 20
+// How much of a file is shown, and how much more is looked at: a secret may go on
+// there.
+const (
+	sourceBytes = 1 << 20
+	sourceMore  = 128 << 10
+)
 
 // A ManifestInfo says what the manifest in force is made of.
 type ManifestInfo struct {
@@ -127,7 +130,7 @@ func (s *Server) files(api huma.API) {
 			one, err := sourceText(m, in.File)
 			return Page[Source]{Items: []Source{one}}, err
 		}
-		page := paged(sourcesOf(m), in.Cursor, in.Limit, func(file string) string { return file })
+		page := paged(m.Sources, in.Cursor, in.Limit, func(file string) string { return file })
 		shown := Page[Source]{Items: []Source{}, Next: page.Next}
 		for _, file := range page.Items {
 			if one, err := newSource(m, file); err == nil { // else it has gone
@@ -210,25 +213,6 @@ func problemKey(p ManifestProblem) string {
 	return fmt.Sprintf("%s:%08d:%06d:%s:%s", p.File, p.Line, p.Col, p.Severity, p.Text)
 }
 
-// sourcesOf returns the files of the manifest that are shown: those that people
-// write. What else it looks at, a program's or secrets', is not.
-func sourcesOf(m *loom.Manifest) []string {
-	return slices.DeleteFunc(slices.Clone(m.Files), func(file string) bool { return !isSource(m, file) })
-}
-
-func isSource(m *loom.Manifest, file string) bool {
-	if !slices.Contains(m.Files, file) {
-		return false
-	}
-	for _, secret := range []string{m.Config.Secrets.File, m.Config.Secrets.Dir} {
-		if secret != "" && (file == secret || strings.HasPrefix(file, secret+string(filepath.Separator))) {
-			return false
-		}
-	}
-	main, err := filepath.Abs(m.File)
-	return err == nil && file == main || slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(file))
-}
-
 // newSource returns what a list says of a file.
 func newSource(m *loom.Manifest, file string) (Source, error) {
 	info, err := os.Stat(file)
@@ -249,7 +233,7 @@ func newSource(m *loom.Manifest, file string) (Source, error) {
 
 // sourceText returns a file with its text.
 func sourceText(m *loom.Manifest, file string) (Source, error) {
-	if !isSource(m, file) {
+	if !slices.Contains(m.Sources, file) {
 		return Source{}, fmt.Errorf("file %s: the manifest was not read from it, or it is not for showing: %w", file, loom.ErrNotFound)
 	}
 	src, err := newSource(m, file)
@@ -258,9 +242,10 @@ func sourceText(m *loom.Manifest, file string) (Source, error) {
 		if f, err = os.Open(file); err == nil {
 			defer f.Close() //nolint:errcheck // it was read
 			var text []byte
-			text, err = io.ReadAll(io.LimitReader(f, sourceBytes+1))
+			text, err = io.ReadAll(io.LimitReader(f, sourceBytes+sourceMore))
 			src.Cut = len(text) > sourceBytes
-			src.Text = harmlessSource(m, string(text[:min(len(text), sourceBytes)]))
+			src.Text = harmlessSource(m, string(text)) // before it is cut, perhaps within a secret
+			src.Text = src.Text[:min(len(src.Text), sourceBytes)]
 		}
 	}
 	if os.IsNotExist(err) {
