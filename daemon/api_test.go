@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -268,5 +271,238 @@ func TestPing(t *testing.T) {
 	}
 	if n, err := c.ShowNode(ctx, "far", 0); err != nil || n.Reach.State != api.Reachable || n.Ping == nil || n.Identity == "" {
 		t.Errorf("ShowNode = %+v, %v", n, err)
+	}
+}
+
+func TestShows(t *testing.T) {
+	c, dir, _ := living(t, `jobs:
+  backup: {task: shell, args: [sleep 0.01], schedule: '0 2 * * *', timezone: Europe/Berlin, targets: a, labels: {team: ops, tier: gold}, owner: ann, env: {TOKEN_OF: x}}
+  check: {task: shell, args: ['exit 4'], schedule: ['0 3 * * *', '0 15 * * *'], targets: '@web', labels: {team: web}, timeout: 1m, retries: 2}
+  hourly: {task: echo, args: [hi], schedule: '@hourly', targets: b}
+  report: {task: echo, args: [done], after: backup, targets: a}
+`, twoNodes)
+	ctx := t.Context()
+	for _, job := range []string{"backup", "check"} {
+		r, err := c.Trigger(ctx, job, loom.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, c, r.ID)
+	}
+	reports, err := c.Runs(ctx, loom.RunQuery{Job: "report"})
+	if err != nil || len(reports) != 1 {
+		t.Fatal(reports, err)
+	}
+	await(t, c, reports[0].ID)
+
+	for _, tt := range []struct {
+		q    api.JobsQuery
+		want string
+	}{
+		{api.JobsQuery{}, "backup check hourly report"},
+		{api.JobsQuery{Match: "*e*"}, "check report"},
+		{api.JobsQuery{Names: []string{"report", "backup", "nobody"}}, "backup report"},
+		{api.JobsQuery{Labels: []string{"team"}}, "backup check"},
+		{api.JobsQuery{Labels: []string{"team=ops", "tier=gold"}}, "backup"},
+		{api.JobsQuery{Labels: []string{"team=ops", "tier=silver"}}, ""},
+		{api.JobsQuery{Status: []string{"failed"}}, "check"},
+		{api.JobsQuery{Status: []string{"ok", "never"}}, "backup hourly report"},
+		{api.JobsQuery{Node: "b"}, "check hourly"},
+		{api.JobsQuery{Node: "b", Status: []string{"never"}}, "hourly"},
+	} {
+		var got []string
+		tt.q.Limit = 1 // page by page
+		for {
+			p, err := c.ListJobs(ctx, tt.q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, j := range p.Items {
+				got = append(got, j.Name)
+			}
+			if tt.q.Cursor = p.Next; p.Next == "" {
+				break
+			}
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("jobs %+v: %q, want %q", tt.q, got, tt.want)
+		}
+	}
+	if _, err := c.ListJobs(ctx, api.JobsQuery{Match: "["}); err == nil || !strings.Contains(err.Error(), "a [ needs its ]") {
+		t.Errorf("a pattern that is not complete: %v", err)
+	}
+
+	d, err := c.ShowJob(ctx, "check", 0)
+	if err != nil || !slices.Equal(d.Targets, []string{"a", "b"}) || !slices.Equal(d.Schedule, []string{"0 3 * * *", "0 15 * * *"}) ||
+		d.Timeout != 60 || d.Retries.Attempts != 2 || d.Does[0].Task != "shell" || d.Outcomes[0].Status != loom.StatusFailed || d.UsualRuns != 1 {
+		t.Errorf("ShowJob = %+v, %v", d, err)
+	}
+	if d, err = c.ShowJob(ctx, "backup", 0); err != nil || d.Timezone != "Europe/Berlin" || !slices.Equal(d.Followers, []string{"report"}) || !slices.Equal(d.Env, []string{"TOKEN_OF"}) {
+		t.Errorf("ShowJob = %+v, %v", d, err)
+	}
+	if _, err = c.ShowJob(ctx, "bakcup", 0); !errors.Is(err, loom.ErrNotFound) || !strings.Contains(err.Error(), `did you mean "backup"`) {
+		t.Errorf("ShowJob of none: %v", err)
+	}
+
+	until := time.Now().Add(48 * time.Hour)
+	if err := c.Pause(ctx, "hourly", until, "moving"); err != nil {
+		t.Fatal(err)
+	}
+	day := time.Date(2035, 3, 25, 0, 0, 0, 0, time.UTC) // in Berlin there is no 02:30 then
+	var all []string
+	q := api.NextQuery{From: day, To: day.Add(24 * time.Hour), Limit: 5}
+	for {
+		p, err := c.Next(ctx, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q.Cursor == "" && (len(p.Never) != 1 || p.Never[0].Job != "report") {
+			t.Errorf("jobs without ticks: %+v", p.Never)
+		}
+		for _, n := range p.Items {
+			all = append(all, n.Job+" "+n.Time.UTC().Format("15:04"))
+		}
+		if q.Cursor = p.Next; p.Next == "" {
+			break
+		}
+	}
+	unique := slices.Compact(slices.Sorted(slices.Values(all)))
+	if len(all) != 27 || len(unique) != 27 {
+		t.Errorf("of a day there are %d ticks, %d of them different: %q", len(all), len(unique), all)
+	}
+	soon, err := c.Next(ctx, api.NextQuery{Jobs: []string{"hourly"}, Limit: 1})
+	if err != nil || len(soon.Items) != 1 || soon.Items[0].Expect != loom.OutcomePaused || !strings.Contains(soon.Items[0].Why, "moving") {
+		t.Errorf("the next tick of a job that is paused: %+v, %v", soon, err)
+	}
+	if err := c.Resume(ctx, "hourly", "moved"); err != nil {
+		t.Error(err)
+	}
+	if s, err := c.Jobs(ctx, "hourly"); err != nil || s[0].Pause != nil {
+		t.Errorf("a job that was resumed: %+v, %v", s, err)
+	}
+
+	latest, err := c.Why(ctx, "check", api.WhyQuery{})
+	if err != nil || len(latest.Items) != 2 || latest.Items[0].Run == nil || latest.Items[1].Outcome != "coming" {
+		t.Errorf("Why = %+v, %v", latest, err)
+	}
+	if a, err := c.Why(ctx, "report", api.WhyQuery{Run: reports[0].ID[:20]}); err != nil || !strings.Contains(a.Items[0].Text, "backup") {
+		t.Errorf("Why of a run = %+v, %v", a, err)
+	}
+	many, err := c.Why(ctx, "check", api.WhyQuery{From: day, To: day.AddDate(0, 0, 7), Limit: 4})
+	if err != nil || len(many.Items) != 4 || many.Next == "" {
+		t.Fatalf("Why of a week = %+v, %v", many, err)
+	}
+	rest, err := c.Why(ctx, "check", api.WhyQuery{From: day, To: day.AddDate(0, 0, 7), Limit: 100, Cursor: many.Next})
+	if err != nil || len(rest.Items) != 10 || !rest.Items[0].Due.After(many.Items[3].Due) {
+		t.Errorf("Why of the rest of a week = %d, %v", len(rest.Items), err)
+	}
+	if _, err := c.Why(ctx, "check", api.WhyQuery{Run: reports[0].ID}); !errors.Is(err, loom.ErrNotFound) {
+		t.Errorf("Why of another job's run: %v", err)
+	}
+
+	nodes, err := c.ListNodes(ctx, api.NodesQuery{Targets: []string{"@web", "!b"}})
+	if err != nil || len(nodes.Items) != 1 || nodes.Items[0].Name != "a" || nodes.Items[0].Jobs != 3 || nodes.Items[0].Reach.State != api.Reachable || nodes.Items[0].Last == nil {
+		t.Errorf("ListNodes = %+v, %v", nodes, err)
+	}
+	if n, err := c.ShowNode(ctx, "dead", 0); err != nil || n.Reach.State != api.Unknown || n.Port != 1 || len(n.Results) != 0 {
+		t.Errorf("ShowNode = %+v, %v", n, err)
+	}
+
+	m, err := c.Manifest(ctx)
+	if err != nil || m.Jobs != 4 || m.Nodes != 3 || m.Groups["web"] != 2 || m.Problems != 0 {
+		t.Errorf("Manifest = %+v, %v", m, err)
+	}
+	sources, err := c.Sources(ctx)
+	if err != nil || len(sources) != 2 || !slices.Equal(sources[0].Jobs, []string{"backup", "check", "hourly", "report"}) {
+		t.Errorf("Sources = %+v, %v", sources, err)
+	}
+	main, err := c.Source(ctx, filepath.Join(dir, "loom.yaml"))
+	if err != nil || !strings.Contains(main.Text, "jobspath: jobs") || strings.Contains(main.Text, "hunter22") || !strings.Contains(main.Text, "dead") {
+		t.Errorf("Source = %+v, %v", main, err)
+	}
+	for _, file := range []string{"/etc/passwd", filepath.Join(dir, "jobs", "..", "..", "etc", "passwd"), filepath.Join(dir, "jobs"), filepath.Join(dir, "state", "loom.db"), "jobs.yaml"} {
+		if s, err := c.Source(ctx, file); !errors.Is(err, loom.ErrNotFound) {
+			t.Errorf("Source of %s = %+v, %v", file, s, err)
+		}
+	}
+	tasks, err := c.Tasks(ctx)
+	if err != nil || len(tasks) != 2 || tasks[1].Name != "shell" || !slices.Equal(tasks[1].Aliases, []string{"sh"}) || len(tasks[1].Params) != 1 {
+		t.Errorf("Tasks = %+v, %v", tasks, err)
+	}
+	if one, err := c.Task(ctx, "sh"); err != nil || one.Name != "shell" {
+		t.Errorf("Task = %+v, %v", one, err)
+	}
+	if _, err := c.Task(ctx, "shel"); !errors.Is(err, loom.ErrNotFound) || !strings.Contains(err.Error(), `did you mean "shell"`) {
+		t.Errorf("Task of none: %v", err)
+	}
+	if schema, err := c.Schema(ctx); err != nil || !strings.Contains(string(schema), `"$schema"`) {
+		t.Errorf("Schema = %.100s, %v", schema, err)
+	}
+
+	write(t, dir, "jobs/bad.yaml", "jobs:\n  bad: {task: shel, targets: a, schedule: manual}\n")
+	if err := c.Reload(ctx); err == nil {
+		t.Error("a broken manifest is reloaded without a word")
+	}
+	problems, err := c.Problems(ctx, "error")
+	if err != nil || len(problems) == 0 || problems[0].Line != 2 || filepath.Base(problems[0].File) != "bad.yaml" || !strings.Contains(problems[0].Error(), "bad.yaml:2:") {
+		t.Errorf("Problems = %+v, %v", problems, err)
+	}
+	if _, err := c.Actions(ctx, loom.ActionQuery{By: "nobody"}); err != nil {
+		t.Error(err)
+	}
+	audit, err := c.Actions(ctx, loom.ActionQuery{Verb: loom.VerbPause})
+	if err != nil || len(audit) != 1 || audit[0].Why != "moving" || audit[0].Object != "hourly" {
+		t.Errorf("the audit of pauses = %+v, %v", audit, err)
+	}
+}
+
+// What has not changed is not sent again.
+func TestTags(t *testing.T) {
+	c, dir, _ := living(t, "jobs: {one: {task: echo, args: [hi], schedule: manual, targets: a}}\n", twoNodes)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
+	}}}
+	get := func(path, tag string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://loomd"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tag != "" {
+			r.Header.Set("If-None-Match", `"other", W/`+tag)
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.StatusCode == http.StatusNotModified && len(text) > 0 {
+			t.Errorf("%s: not modified, but %q", path, text)
+		}
+		return answer.StatusCode, answer.Header.Get("ETag")
+	}
+	for _, path := range []string{"/openapi.json", "/api/v1/jobs", "/api/v1/nodes", "/api/v1/schema", "/api/v1/tasks", "/api/v1/tasks/sh", "/api/v1/manifest", "/api/v1/manifest/sources"} {
+		status, tag := get(path, "")
+		if status != http.StatusOK || tag == "" {
+			t.Errorf("%s: %d, ETag %q", path, status, tag)
+		}
+		if status, _ := get(path, tag); status != http.StatusNotModified {
+			t.Errorf("%s, once more: %d", path, status)
+		}
+	}
+	_, tag := get("/api/v1/jobs", "")
+	write(t, dir, "jobs/more.yaml", "jobs: {two: {task: echo, args: [hi], schedule: manual, targets: a}}\n")
+	if err := c.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status, now := get("/api/v1/jobs", tag); status != http.StatusOK || now == tag {
+		t.Errorf("jobs that have changed: %d, the tag is the same: %v", status, now == tag)
+	}
+	if status, tag := get("/api/v1/tasks/nobody", ""); status != http.StatusNotFound || tag != "" {
+		t.Errorf("no task: %d with ETag %q", status, tag)
 	}
 }
