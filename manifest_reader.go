@@ -40,6 +40,10 @@ type ManifestReader struct {
 	// Secrets opens what knows the values of ${secret:NAME}. Nil: there can be none.
 	Secrets func(SecretsConfig) (SecretSource, error)
 
+	// Key is the file of the key that opens a file of secrets, if the main file names
+	// none. "": KeyFile in the main file's state directory.
+	Key string
+
 	// Redactor learns the secrets as they are read. Nil: one of the reader's own.
 	Redactor *Redactor
 
@@ -135,7 +139,7 @@ func (r *ManifestReader) Refresh() {
 // newLoad is newLoad with what r knows.
 func (r *ManifestReader) newLoad(ctx context.Context, main string, o origin, d *disk) *load {
 	l := newLoad(ctx, main, r.Tasks, o, d)
-	l.secrets.open, l.secrets.cache, l.secrets.redactor = r.Secrets, &r.told, r.Redactor
+	l.secrets.open, l.secrets.key, l.secrets.cache, l.secrets.redactor = r.Secrets, r.Key, &r.told, r.Redactor
 	return l
 }
 

@@ -84,7 +84,7 @@ const secretTime = 10 * time.Second
 func (s *secretsSpec) config(l *load, state string) SecretsConfig {
 	c := SecretsConfig{File: l.path(s.File), Dir: l.path(s.Dir), Recipients: s.Recipients}
 	if c.File != "" {
-		c.Identity = cmp.Or(l.path(s.Identity), filepath.Join(state, KeyFile))
+		c.Identity = cmp.Or(l.path(s.Identity), l.secrets.key, filepath.Join(state, KeyFile))
 	}
 	if len(s.Command) > 0 {
 		c.Command = slices.Clone(s.Command)
@@ -121,6 +121,7 @@ func (l *load) checkSecrets(s *secretsSpec, key *yaml.Node) {
 // secrets are what one reading of a manifest knows of secrets.
 type secrets struct {
 	open     func(SecretsConfig) (SecretSource, error) // nil: there can be none
+	key      string                                    // of a file of secrets; "": in the state directory
 	cache    *secretCache
 	redactor *Redactor
 

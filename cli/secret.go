@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -31,12 +33,14 @@ this machine; a daemon that runs with them notices the change.
 Values are never told. Nor are they taken from the command line, where every user
 of this machine could see them.`,
 	}
-	cmd.AddCommand(p.secretInitCommand(), p.secretSetCommand(), p.secretListCommand(), p.secretRemoveCommand(), p.secretEditCommand())
+	state := cmd.PersistentFlags().String("state", "", "`directory` of the key, instead of the configuration's")
+	_ = cmd.MarkPersistentFlagDirname("state") // it is our own flag
+	cmd.AddCommand(p.secretInitCommand(state), p.secretSetCommand(state), p.secretListCommand(state), p.secretRemoveCommand(state), p.secretEditCommand(state))
 	return cmd
 }
 
 // secrets returns where the configuration has its secrets.
-func (p *Program) secrets() (loom.SecretsConfig, error) {
+func (p *Program) secrets(state string) (loom.SecretsConfig, error) {
 	if r := p.remote; r.server != "" || r.context != "" && r.context != contextLocal {
 		return loom.SecretsConfig{}, Usage("secrets are files of the machine that the daemon runs on: use this command there")
 	}
@@ -45,6 +49,9 @@ func (p *Program) secrets() (loom.SecretsConfig, error) {
 		return loom.SecretsConfig{}, &Error{Code: ExitFailed, Err: err}
 	}
 	c := config.Secrets
+	if state != "" && c.Identity == filepath.Join(config.State, loom.KeyFile) {
+		c.Identity = filepath.Join(state, loom.KeyFile)
+	}
 	if c.File == "" && c.Dir == "" && len(c.Command) == 0 {
 		return c, &Error{Code: ExitFailed, Err: errors.New("the configuration does not say where secrets are"),
 			Hint: "add to it: secrets: {file: secrets.age}"}
@@ -60,7 +67,7 @@ func (p *Program) keptElsewhere(c loom.SecretsConfig, err error) error {
 	return err
 }
 
-func (p *Program) secretInitCommand() *cobra.Command {
+func (p *Program) secretInitCommand(state *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "init",
 		Short: "Make the key of the encrypted file",
@@ -70,7 +77,7 @@ The first "secret set" does so too. Without the key the secrets are lost: keep a
 copy of it where the copies of the file are not.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := p.secrets()
+			c, err := p.secrets(*state)
 			if err != nil {
 				return err
 			}
@@ -83,13 +90,13 @@ copy of it where the copies of the file are not.`,
 			}
 			fmt.Fprintf(p.Stderr, "%s: made the key %s\n", p.Name, c.Identity)
 			fmt.Fprintln(p.Stdout, public)
-			p.wroteDown(cmd.Context(), "secret init", c.Identity)
+			p.wroteDown(cmd.Context(), *state, "secret init", c.Identity)
 			return nil
 		},
 	}
 }
 
-func (p *Program) secretSetCommand() *cobra.Command {
+func (p *Program) secretSetCommand(state *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "set NAME",
 		Short: "Give a secret a value",
@@ -107,9 +114,9 @@ it on a terminal, where it does not show. Several lines can be a value, such as 
 			}
 			return nil
 		},
-		ValidArgsFunction: p.completeSecrets,
+		ValidArgsFunction: p.completeSecrets(state),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.secrets()
+			c, err := p.secrets(*state)
 			if err != nil {
 				return err
 			}
@@ -131,7 +138,7 @@ it on a terminal, where it does not show. Several lines can be a value, such as 
 				fmt.Fprintf(p.Stderr, "%s: warning: so short a secret can't be told from other text, and is shown wherever something prints it\n", p.Name)
 			}
 			fmt.Fprintf(p.Stderr, "%s: %s is set in %s\n", p.Name, name, below(c.File+c.Dir))
-			p.wroteDown(cmd.Context(), "secret set", name)
+			p.wroteDown(cmd.Context(), *state, "secret set", name)
 			return nil
 		},
 	}
@@ -171,7 +178,7 @@ type secretJSON struct {
 	Used    []string `json:"used"`
 }
 
-func (p *Program) secretListCommand() *cobra.Command {
+func (p *Program) secretListCommand(state *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the names of secrets, and where they are used",
@@ -179,7 +186,7 @@ func (p *Program) secretListCommand() *cobra.Command {
 	}
 	output := outputFlag(cmd, "table", "json", "name")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := p.secrets()
+		c, err := p.secrets(*state)
 		if err != nil {
 			return err
 		}
@@ -285,17 +292,17 @@ func (anySecret) Secret(context.Context, string) (string, error) { return "any v
 func (anySecret) Names() []string                                { return nil }
 func (anySecret) Files() []string                                { return nil }
 
-func (p *Program) secretRemoveCommand() *cobra.Command {
+func (p *Program) secretRemoveCommand(state *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "rm NAME",
 		Aliases:           []string{"remove"},
 		Short:             "Remove a secret",
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: p.completeSecrets,
+		ValidArgsFunction: p.completeSecrets(state),
 	}
 	force := cmd.Flags().Bool("force", false, "although manifests refer to it, which they can't be read without")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := p.secrets()
+		c, err := p.secrets(*state)
 		if err != nil {
 			return err
 		}
@@ -311,13 +318,13 @@ func (p *Program) secretRemoveCommand() *cobra.Command {
 			return p.keptElsewhere(c, err)
 		}
 		fmt.Fprintf(p.Stderr, "%s: %s is removed\n", p.Name, name)
-		p.wroteDown(cmd.Context(), "secret rm", name)
+		p.wroteDown(cmd.Context(), *state, "secret rm", name)
 		return nil
 	}
 	return cmd
 }
 
-func (p *Program) secretEditCommand() *cobra.Command {
+func (p *Program) secretEditCommand(state *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "edit",
 		Short: "Edit all secrets in an editor",
@@ -326,7 +333,7 @@ a place for that, opens it in $VISUAL or $EDITOR, and encrypts it again when the
 editor has ended. Editors may keep copies elsewhere: "vim -n -i NONE" does not.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := p.secrets()
+			c, err := p.secrets(*state)
 			if err != nil {
 				return err
 			}
@@ -337,7 +344,7 @@ editor has ended. Editors may keep copies elsewhere: "vim -n -i NONE" does not.`
 			if err != nil {
 				return p.keptElsewhere(c, err)
 			}
-			p.wroteDown(cmd.Context(), "secret edit", c.File)
+			p.wroteDown(cmd.Context(), *state, "secret edit", c.File)
 			return nil
 		},
 	}
@@ -375,12 +382,12 @@ func (p *Program) editAgain(problem error) bool {
 }
 
 // wroteDown has it remembered that somebody changed secrets, if there is a memory.
-func (p *Program) wroteDown(ctx context.Context, verb, object string) {
+func (p *Program) wroteDown(ctx context.Context, state, verb, object string) {
 	config, err := loom.ReadConfig(p.Config)
 	if err != nil {
 		return // it could be read before
 	}
-	mem, err := p.memory(ctx, config.State) // that of the files, whatever other daemon is asked otherwise
+	mem, err := p.memory(ctx, cmp.Or(state, config.State)) // that of the files, whatever other daemon is asked otherwise
 	if err == nil {
 		defer mem.close()
 		err = mem.Act(ctx, loom.Action{Verb: verb, Object: object, By: mem.who()})
@@ -391,14 +398,16 @@ func (p *Program) wroteDown(ctx context.Context, verb, object string) {
 }
 
 // completeSecrets completes the names of secrets.
-func (p *Program) completeSecrets(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	c, err := p.secrets()
-	if err != nil || len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+func (p *Program) completeSecrets(state *string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		c, err := p.secrets(*state)
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		src, err := secret.Open(c)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return src.Names(), cobra.ShellCompDirectiveNoFileComp
 	}
-	src, err := secret.Open(c)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return src.Names(), cobra.ShellCompDirectiveNoFileComp
 }

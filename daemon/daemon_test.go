@@ -22,6 +22,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/cli"
+	"github.com/dustinlacewell/loom/secret"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -619,5 +620,46 @@ func TestReloadTellsNewWarnings(t *testing.T) {
 	logNews(slog.New(slog.NewTextHandler(&log, nil)), n)
 	if !strings.Contains(log.String(), "loom.yaml:4:1") || !strings.Contains(log.String(), "min_workers") {
 		t.Errorf("log:\n%swant the warning and its place", &log)
+	}
+}
+
+// TestNewSecretTakesEffect has a daemon notice that a secret is another one, and
+// tell neither.
+func TestNewSecretTakesEffect(t *testing.T) {
+	for _, where := range []string{"file: secrets.age", "dir: secrets"} {
+		t.Run(where, func(t *testing.T) {
+			dir, state := t.TempDir(), t.TempDir()
+			if err := os.Chmod(state, 0o700); err != nil { //nolint:gosec // a directory
+				t.Fatal(err)
+			}
+			write(t, dir, "loom.yaml", mainFile+"secrets: {"+where+"}\n",
+				"jobs/one.yaml", "jobs: {one: {task: echo, args: ['it is ${secret:word}, or old-value of-it'], schedule: '* * * * * *', targets: a}}\n")
+			c := loom.SecretsConfig{File: filepath.Join(dir, "secrets.age"), Identity: filepath.Join(state, loom.KeyFile)}
+			if strings.HasPrefix(where, "dir") {
+				c = loom.SecretsConfig{Dir: filepath.Join(dir, "secrets")}
+			}
+			if err := secret.Set(c, "word", "old-value of-it"); err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancelCause(t.Context())
+			var log safeBuffer
+			done := make(chan error, 1)
+			go func() {
+				done <- Run(ctx, Options{Tasks: registry()}, []string{"-c", filepath.Join(dir, "loom.yaml"), "--state", state, "--log-level", "debug"}, nil, &log, &log)
+			}()
+			log.until(t, `text="it is [secret], or [secret]"`)
+			if err := secret.Set(c, "word", "new-value of-it"); err != nil {
+				t.Fatal(err)
+			}
+			log.until(t, `msg="manifest reloaded" changed=one`)
+			before := strings.Count(log.String(), "or [secret]")
+			for deadline := time.Now().Add(20 * time.Second); strings.Count(log.String(), "or [secret]") == before && time.Now().Before(deadline); {
+				<-time.After(5 * time.Millisecond)
+			}
+			stop(errors.New("enough"))
+			if err := <-done; err != nil || strings.Contains(log.String(), "-value") {
+				t.Errorf("Run = %v, and it said\n%s", err, log.String())
+			}
+		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -87,7 +88,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer slog.SetDefault(before)
 
 	r := &reloader{
-		reader: &loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: f.state, Secrets: secret.Open, Redactor: red},
+		reader: &loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: f.state, Secrets: secret.Open, Key: keyIn(f.state), Redactor: red},
 		watch:  newWatcher(log), log: log, asked: make(chan chan error),
 	}
 	defer r.watch.close()
@@ -164,6 +165,15 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	wg.Wait()
 	log.Info("stopped")
 	return nil
+}
+
+// keyIn returns where the key of the secrets is in a state directory that was
+// named, or "".
+func keyIn(state string) string {
+	if state == "" {
+		return ""
+	}
+	return filepath.Join(state, loom.KeyFile)
 }
 
 // announce logs what a daemon starts with.
