@@ -56,13 +56,6 @@ func (r *Redactor) error(err error) error {
 	return err
 }
 
-// all redacts each of texts, in place.
-func (r *Redactor) all(texts []string) {
-	for i, text := range texts {
-		texts[i] = r.Redact(text)
-	}
-}
-
 type redactedError struct {
 	text string
 	err  error

@@ -22,7 +22,7 @@ func TestPoolTellsNoSecrets(t *testing.T) {
 	secrets := new(Redactor)
 	secrets.Add(canary, "first-line-of\nsecond-line-of\nx")
 	pool := &Pool{Dialer: &bench{}, Redactor: secrets, Log: slog.New(slog.NewJSONHandler(&lockedWriter{w: &log}, &slog.HandlerOptions{Level: slog.LevelDebug}))}
-	defer pool.Close() //nolint:errcheck // nothing is lost
+	defer pool.Close()
 
 	encoded := base64.StdEncoding.EncodeToString([]byte("user:" + canary))
 	type tell func(context.Context, *Session) error

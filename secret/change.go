@@ -70,7 +70,7 @@ func Rewrite(c loom.SecretsConfig, change func(plain []byte) ([]byte, error)) er
 	if real, err := filepath.EvalSymlinks(name); err == nil {
 		name = real // what is replaced is the file, not the link
 	}
-	old, err := readCipher(name)
+	_, err := readCipher(name)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !missing {
 		return err
@@ -87,7 +87,8 @@ func Rewrite(c loom.SecretsConfig, change func(plain []byte) ([]byte, error)) er
 	defer unlock()
 
 	var plain []byte
-	if old, err = readCipher(name); err == nil { // once more, now that it is ours
+	old, err := readCipher(name) // once more, now that it is ours
+	if err == nil {
 		if plain, err = decrypt(c, old); err != nil {
 			return err
 		}

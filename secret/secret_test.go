@@ -223,29 +223,38 @@ func TestMistakes(t *testing.T) {
 		want string // with DIR for the directory
 	}{
 		{"nothing there", func(*testing.T, *loom.SecretsConfig) {}, `there is no file DIR/secrets.age: "loom secret set NAME" makes it`},
-		{"no key", func(t *testing.T, c *loom.SecretsConfig) { set(t, *c, "a", "value"); c.Identity += "x" },
+		{"no key", func(t *testing.T, c *loom.SecretsConfig) {
+			t.Helper()
+			set(t, *c, "a", "value")
+			c.Identity += "x"
+		},
 			"there is no key DIR/state/age.keyx that opens DIR/secrets.age: copy it there with mode 0600, or name another with identity"},
 		{"another key", func(t *testing.T, c *loom.SecretsConfig) {
+			t.Helper()
 			set(t, *c, "a", "value")
 			other := fileConfig(t)
 			set(t, other, "a", "value")
 			c.Identity = other.Identity
 		}, "the key IDENTITY does not open DIR/secrets.age, which was encrypted for another"},
 		{"a key for all to see", func(t *testing.T, c *loom.SecretsConfig) {
+			t.Helper()
 			set(t, *c, "a", "value")
 			write(t, c.Identity, read(t, c.Identity), 0o640)
 		}, "the key of DIR/secrets.age: IDENTITY has mode 0640, so others can read it: chmod 600 IDENTITY"},
 		{"no key at all", func(t *testing.T, c *loom.SecretsConfig) {
+			t.Helper()
 			set(t, *c, "a", "value")
 			write(t, c.Identity, "hello", 0o600)
 		},
 			"the key IDENTITY is none that age knows: it begins with AGE-SECRET-KEY-, or is a private key of SSH"},
 		{"a file for all to change", func(t *testing.T, c *loom.SecretsConfig) {
+			t.Helper()
 			set(t, *c, "a", "value")
 			write(t, c.File, read(t, c.File), 0o666)
 		},
 			"DIR/secrets.age has mode 0666, so anyone can put other secrets in the place of these: chmod o-w DIR/secrets.age"},
 		{"no file of age's", func(t *testing.T, c *loom.SecretsConfig) {
+			t.Helper()
 			set(t, *c, "a", "value")
 			write(t, c.File, "a: value", 0o600)
 		},
@@ -253,17 +262,20 @@ func TestMistakes(t *testing.T) {
 		{"no directory", func(_ *testing.T, c *loom.SecretsConfig) { *c = loom.SecretsConfig{Dir: filepath.Dir(c.File) + "/s"} },
 			"there is no directory DIR/s: mkdir -m 700 DIR/s"},
 		{"a directory for all to change", func(t *testing.T, c *loom.SecretsConfig) {
+			t.Helper()
 			*c = loom.SecretsConfig{Dir: filepath.Dir(c.File) + "/s"}
 			if err := errors.Join(os.Mkdir(c.Dir, 0o700), os.Chmod(c.Dir, 0o777)); err != nil { //nolint:gosec // that is the point
 				t.Fatal(err)
 			}
 		}, "DIR/s has mode 0777, so others can write to it: chmod go-w DIR/s"},
 		{"a secret for all to see", func(t *testing.T, c *loom.SecretsConfig) {
+			t.Helper()
 			dir := filepath.Dir(c.File) + "/s"
 			*c = loom.SecretsConfig{Dir: dir}
 			write(t, dir+"/a", "value", 0o644)
 		}, "DIR/s/a has mode 0644, so others can read it: chmod 600 DIR/s/a"},
 		{"no such secret", func(t *testing.T, c *loom.SecretsConfig) {
+			t.Helper()
 			dir := filepath.Dir(c.File) + "/s"
 			*c = loom.SecretsConfig{Dir: dir}
 			write(t, dir+"/b", "value", 0o600)

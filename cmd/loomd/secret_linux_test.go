@@ -214,13 +214,13 @@ jobs:
 	})
 	defer daemons.Wait()
 	defer stop()
-	await(t, ctx, func() bool { return strings.Contains(log.String(), "msg=started") })
+	await(ctx, t, func() bool { return strings.Contains(log.String(), "msg=started") })
 
 	browser := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(state, api.SocketFile))
 	}}}
 	defer browser.CloseIdleConnections()
-	events := stream(t, ctx, browser, "/api/v1/events?output=true")
+	events := stream(ctx, t, browser, "/api/v1/events?output=true")
 	defer events.close()
 
 	client := &api.Client{Socket: filepath.Join(state, api.SocketFile)}
@@ -240,7 +240,7 @@ jobs:
 	}
 	for job, id := range ended {
 		var r loom.Run
-		await(t, ctx, func() bool {
+		await(ctx, t, func() bool {
 			r, err = client.Run(ctx, id)
 			return err != nil || r.Status.Ended()
 		})
@@ -270,8 +270,8 @@ jobs:
 
 	// What the daemon tells.
 	told := map[string]string{"the log": log.String(), "the events": events.text()}
-	for _, path := range answers(t, ctx, browser, dir, ended) {
-		told["GET "+path] = ask(t, ctx, browser, path)
+	for _, path := range answers(ctx, t, browser, dir, ended) {
+		told["GET "+path] = ask(ctx, t, browser, path)
 	}
 	backup := filepath.Join(dir, "backup.db")
 	for _, args := range [][]string{{"check"}, {"check", "-o", "json"}, {"secret", "list"}, {"status"}, {"runs", "-o", "json"}, {"backup", backup},
@@ -311,7 +311,7 @@ jobs:
 	}
 }
 
-func await(t *testing.T, ctx context.Context, done func() bool) {
+func await(ctx context.Context, t *testing.T, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -325,7 +325,7 @@ func await(t *testing.T, ctx context.Context, done func() bool) {
 }
 
 // ask returns what is answered to a GET.
-func ask(t *testing.T, ctx context.Context, c *http.Client, path string) string {
+func ask(ctx context.Context, t *testing.T, c *http.Client, path string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // streams go on
 	defer cancel()
@@ -338,7 +338,7 @@ func ask(t *testing.T, ctx context.Context, c *http.Client, path string) string 
 		t.Errorf("GET %s: %v", path, err)
 		return ""
 	}
-	defer res.Body.Close() //nolint:errcheck // it was only read
+	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("GET %s: %v", path, err)
@@ -347,12 +347,12 @@ func ask(t *testing.T, ctx context.Context, c *http.Client, path string) string 
 }
 
 // answers returns a path for each GET of the API, and each run.
-func answers(t *testing.T, ctx context.Context, c *http.Client, dir string, runs map[string]string) []string {
+func answers(ctx context.Context, t *testing.T, c *http.Client, dir string, runs map[string]string) []string {
 	t.Helper()
 	var doc struct {
 		Paths map[string]map[string]json.RawMessage `json:"paths"`
 	}
-	if err := json.Unmarshal([]byte(ask(t, ctx, c, "/openapi.json")), &doc); err != nil {
+	if err := json.Unmarshal([]byte(ask(ctx, t, c, "/openapi.json")), &doc); err != nil {
 		t.Fatal(err)
 	}
 	paths := []string{"/openapi.json", "/metrics", "/readyz"}
@@ -393,21 +393,21 @@ type follower struct {
 	stop context.CancelFunc
 }
 
-func stream(t *testing.T, ctx context.Context, c *http.Client, path string) *follower {
+func stream(ctx context.Context, t *testing.T, c *http.Client, path string) *follower {
 	t.Helper()
 	ctx, stop := context.WithCancel(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://loom"+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := c.Do(req)
+	res, err := c.Do(req) //nolint:bodyclose // who reads it closes it
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &follower{done: make(chan struct{}), stop: stop}
 	go func() {
 		defer close(f.done)
-		defer res.Body.Close()           //nolint:errcheck // it was only read
+		defer res.Body.Close()
 		_, _ = io.Copy(&f.buf, res.Body) // it ends when it is stopped
 	}()
 	return f
@@ -435,13 +435,13 @@ func TestSecretIsTypedUnseen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer terminal.Close() //nolint:errcheck // the program has ended
+	defer terminal.Close()
 	var screen lockedBuffer
 	var reader sync.WaitGroup
 	reader.Go(func() { _, _ = io.Copy(&screen, terminal) }) // it ends with the program
 	for _, prompt := range []string{"Value of song: ", "Once more: "} {
-		await(t, t.Context(), func() bool { return strings.HasSuffix(screen.String(), prompt) })
-		await(t, t.Context(), func() bool { return silent(t, terminal) })
+		await(t.Context(), t, func() bool { return strings.HasSuffix(screen.String(), prompt) })
+		await(t.Context(), t, func() bool { return silent(t, terminal) })
 		if _, err := io.WriteString(terminal, "battery staple\r"); err != nil {
 			t.Fatal(err)
 		}

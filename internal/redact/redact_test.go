@@ -208,7 +208,7 @@ func FuzzRedact(f *testing.F) {
 		}
 		// All that is not masked is from the text, in order.
 		rest := text
-		for _, part := range strings.Split(got, Mask) {
+		for part := range strings.SplitSeq(got, Mask) {
 			_, after, ok := strings.Cut(rest, part)
 			if !ok && !strings.Contains(text, Mask) {
 				t.Fatalf("%q became %q, where %q is not from", text, got, part)
