@@ -4,7 +4,7 @@ FUZZTIME ?= 5s
 LINT     ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULN     ?= golang.org/x/vuln/cmd/govulncheck@latest
 
-.PHONY: help build test check fmt vet lint fuzz soak bench fleet demo golden deps vuln
+.PHONY: help build test check fmt vet lint fuzz soak bench fleet demo golden man deps vuln
 
 help: ## what can be done here
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -51,6 +51,9 @@ demo: ## a fleet of in-process nodes
 
 golden: ## rewrite golden files from what the code does now
 	$(GO) test ./... -update
+
+man: ## write docs/man from the commands' help
+	$(GO) test ./cmd/loom -run TestManual -update
 
 deps: ## install what the tests use on Debian: real sshd, sshfs, other shells
 	apt-get update -qq

@@ -163,7 +163,7 @@ Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 		p.cancelCommand(), p.disableCommand(), p.enableCommand(), p.backupCommand(), p.tokenCommand())
 	root.AddCommand(p.jobsCommand(), p.jobCommand(), p.nodesCommand(), p.nodeCommand(), p.retryCommand(), p.eventsCommand(), p.auditCommand())
 	root.AddCommand(p.secretCommand())
-	root.AddCommand(p.completionCommand(root))
+	root.AddCommand(p.completionCommand(root), p.manCommand(root))
 	return root
 }
 

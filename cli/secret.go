@@ -24,8 +24,9 @@ import (
 
 func (p *Program) secretCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "secret",
-		Short: "Keep the secrets that manifests refer to",
+		Use:     "secret",
+		Example: `  ` + p.Name + ` secret init` + "\n" + `  ` + p.Name + ` secret set db/password <password.txt` + "\n" + `  ` + p.Name + ` secret list`,
+		Short:   "Keep the secrets that manifests refer to",
 		Long: `Secret keeps what manifests refer to as ${secret:NAME}: in the encrypted file or the
 directory that the configuration names under secrets. It works on these files of
 this machine; a daemon that runs with them notices the change.
@@ -69,8 +70,9 @@ func (p *Program) keptElsewhere(c loom.SecretsConfig, err error) error {
 
 func (p *Program) secretInitCommand(state *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "init",
-		Short: "Make the key of the encrypted file",
+		Use:     "init",
+		Example: `  ` + p.Name + ` secret init`,
+		Short:   "Make the key of the encrypted file",
 		Long: `Init makes the key that opens the encrypted file, in the state directory, readable
 by its user alone, and prints its public half: others can encrypt for it with age.
 The first "secret set" does so too. Without the key the secrets are lost: keep a
@@ -180,9 +182,11 @@ type secretJSON struct {
 
 func (p *Program) secretListCommand(state *string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the names of secrets, and where they are used",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Long:    `List shows no values.`,
+		Example: `  ` + p.Name + ` secret list` + "\n" + `  ` + p.Name + ` secret list -o json`,
+		Short:   "List the names of secrets, and where they are used",
+		Args:    cobra.NoArgs,
 	}
 	output := outputFlag(cmd, "table", "json", "name")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -295,6 +299,8 @@ func (anySecret) Files() []string                                { return nil }
 func (p *Program) secretRemoveCommand(state *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "rm NAME",
+		Long:              `Rm removes a secret where secrets are kept. What refers to it is a mistake from then on.`,
+		Example:           `  ` + p.Name + ` secret rm db/password`,
 		Aliases:           []string{"remove"},
 		Short:             "Remove a secret",
 		Args:              cobra.ExactArgs(1),
@@ -326,8 +332,9 @@ func (p *Program) secretRemoveCommand(state *string) *cobra.Command {
 
 func (p *Program) secretEditCommand(state *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "edit",
-		Short: "Edit all secrets in an editor",
+		Use:     "edit",
+		Example: `  ` + p.Name + ` secret edit`,
+		Short:   "Edit all secrets in an editor",
 		Long: `Edit decrypts the file of secrets into a private one, in memory where the machine has
 a place for that, opens it in $VISUAL or $EDITOR, and encrypts it again when the
 editor has ended. Editors may keep copies elsewhere: "vim -n -i NONE" does not.`,

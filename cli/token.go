@@ -18,8 +18,9 @@ import (
 
 func (p *Program) tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "token",
-		Short: "Let others use the daemon over the network",
+		Use:     "token",
+		Example: `  ` + p.Name + ` token create ann --role operator` + "\n" + `  ` + p.Name + ` token list` + "\n" + `  ` + p.Name + ` token revoke ann`,
+		Short:   "Let others use the daemon over the network",
 		Long: `A token lets whoever has it use the daemon over the network, as far as its role goes:
 viewers see all that is shown, operators run, end and pause jobs, admins may do
 everything, commands of their own included. Each has a name, which is what the audit
@@ -88,9 +89,11 @@ TIME is such as 30d or 12h (from now), or 2027-03-28; the most is five years.`,
 
 func (p *Program) tokenListCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the tokens, and when each was last used",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Long:    `List shows what is known of each token, except the token: that is known to nobody but who has it.`,
+		Example: `  ` + p.Name + ` token list` + "\n" + `  ` + p.Name + ` token list -o json`,
+		Short:   "List the tokens, and when each was last used",
+		Args:    cobra.NoArgs,
 	}
 	state := stateFlag(cmd)
 	output := outputFlag(cmd, "table", "json", "name")

@@ -13,9 +13,11 @@ import (
 
 func (p *Program) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Print the version, of the time zone data too",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Long:    `Version is of this very program. "context show" tells that of the daemon.`,
+		Example: `  ` + p.Name + ` version -o json`,
+		Short:   "Print the version, of the time zone data too",
+		Args:    cobra.NoArgs,
 	}
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(*cobra.Command, []string) error {
