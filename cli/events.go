@@ -271,7 +271,7 @@ func eventColour(e api.Event) string {
 // text is an event in words.
 func (w *eventWriter) text(e api.Event) string {
 	because := func(text string) string { return strings.TrimSuffix(text+": "+e.Text, ": ") }
-	about := strings.TrimSpace(e.Job + " " + e.Node)
+	about := strings.TrimSpace(strings.TrimPrefix(e.Job, "/") + " " + e.Node)
 	switch e.Kind {
 	case loom.KindRunStarted:
 		text := fmt.Sprintf("%s run %s started", about, cut(e.Run, shortest))

@@ -110,8 +110,17 @@ func (p *Program) jobsTable(jobs []api.Job, now time.Time) {
 	if width >= 120 {
 		bars = 30
 	}
+	about := width >= 120 && slices.ContainsFunc(jobs, func(j api.Job) bool { return j.Description != "" })
+	if about {
+		t.head = append(t.head, "ABOUT")
+	}
 	for _, j := range jobs {
-		t.add(shorten(clean(j.Name), 40), p.outcomes(j.Outcomes, bars), p.stands(j.Last, now), p.nextWords(j, now), fmt.Sprint(j.Nodes), scheduleOf(j))
+		row := []string{shorten(clean(j.Name), 40), p.outcomes(j.Outcomes, bars), p.stands(j.Last, now), p.nextWords(j, now), fmt.Sprint(j.Nodes), scheduleOf(j)}
+		if about {
+			row[5] = shorten(row[5], 40)
+			row = append(row, clean(j.Description))
+		}
+		t.add(row...)
 	}
 	t.write(p.Stdout, width)
 }
@@ -161,7 +170,7 @@ func (p *Program) stands(last *api.Run, now time.Time) string {
 	case r.Status == loom.StatusRunning:
 		text += " for " + took(max(now.Sub(r.Started), 0))
 	case !r.Ended.IsZero():
-		text += " " + why.In(r.Ended.Sub(now))
+		text += " " + ago(r.Ended, now)
 	}
 	_, colour := outcomeSign(r.Status)
 	return paint(p.Stdout, colour, text)

@@ -100,12 +100,20 @@ func (p *Program) nodesTable(nodes []api.Node, now time.Time) {
 	t.write(p.Stdout, terminal(p.Stdout))
 }
 
-// ago is how long ago something was, if it was.
+// ago is how long ago something was, if it was, as exactly as one wants to know.
 func ago(t, now time.Time) string {
-	if t.IsZero() {
+	switch d := now.Sub(t); {
+	case t.IsZero():
 		return ""
+	case d < time.Minute:
+		return fmt.Sprintf("%ds ago", max(int(d.Seconds()), 0))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh ago", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd ago", int(d.Hours())/24)
 	}
-	return why.In(t.Sub(now))
 }
 
 // reachWords says whether a node can be reached, and since when that is known.

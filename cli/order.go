@@ -50,7 +50,9 @@ func (p *Program) order(ctx context.Context, start func(*memory) (loom.Run, erro
 func (p *Program) attend(ctx context.Context, mem *memory, r loom.Run, f *runFlags) error {
 	v := newView(p.Stdout, p.Stderr, f.mode(r.Nodes == 1), r.Nodes, r.Targets...)
 	v.job, v.run, v.raw = strings.TrimPrefix(r.Job, "/"), r.ID, f.command && v.mode == viewPlain
-	v.again = fmt.Sprintf("%s retry %s --failed runs it again where it failed; %[1]s show %[2]s tells more", p.Name, r.ID)
+	if !f.command {
+		v.again = fmt.Sprintf("%s retry %s --failed\n  runs it again where it failed; show and logs tell more", p.Name, r.ID)
+	}
 	if r.Status == loom.StatusQueued && !v.live {
 		v.say("%s: run %s waits to begin", p.Name, r.ID)
 	}
@@ -71,6 +73,10 @@ func (p *Program) attend(ctx context.Context, mem *memory, r loom.Run, f *runFla
 	switch {
 	case err == nil:
 		return p.shown(v)
+	case errors.Is(context.Cause(followed), errDetached):
+		v.leave()
+		fmt.Fprintf(p.Stderr, "run %s goes on:\n  %s logs -f %[1]s shows it\n  %[2]s cancel %[1]s ends it\n", r.ID, p.Name)
+		return nil
 	case followed.Err() != nil:
 		v.leave()
 		return &Error{Code: ExitFailed, Err: fmt.Errorf("%w: run %s goes on", context.Cause(followed), r.ID),
@@ -118,7 +124,7 @@ func (p *Program) until(ctx context.Context, mem *memory, r loom.Run, v *view, d
 }
 
 // question is what is asked at Ctrl-C.
-const question = "Ctrl-C: [c]ancel the run, [d]etach and let it go on, or any other key to keep watching?"
+const question = "Ctrl-C: [c]ancel the run, [d]etach from it, any other key: keep watching"
 
 // choice asks what shall become of the run, below all else that is shown.
 func (p *Program) choice(ctx context.Context, keys *keyboard, v *view) byte {

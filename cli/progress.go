@@ -259,7 +259,7 @@ func (v *view) badLines(width, most int) []string {
 			continue
 		}
 		title := shortenCells(g.title(), max(width/2, 10))
-		reason := shortenCells(flat(v.reason(g.first)), max(width-cells(title)-4, 0))
+		reason := shortenMiddle(flat(v.reason(g.first)), max(width-cells(title)-4, 0))
 		lines = append(lines, "  "+v.paint("31", title)+": "+reason)
 	}
 	if len(left) > 0 {
@@ -312,7 +312,7 @@ func (v *view) goingLines(width, most int, now time.Time) []string {
 	var lines []string
 	for i, d := range all {
 		clock := fmt.Sprintf("%6s", clockOf(now.Sub(d.since)))
-		text := shortenCells(d.text, max(width-column-cells(clock)-6, 0))
+		text := shortenMiddle(d.text, max(width-column-cells(clock)-6, 0))
 		lines = append(lines, strings.TrimRight(fmt.Sprintf("  %s%s %s  %s", v.paint("34", titles[i]),
 			strings.Repeat(" ", column-cells(titles[i])), clock, v.paint("2", text)), " "))
 	}
@@ -401,6 +401,21 @@ func shortenCells(s string, n int) string {
 		}
 	}
 	return s
+}
+
+// shortenMiddle is shortenCells that keeps the end, which says why.
+func shortenMiddle(s string, n int) string {
+	if cells(s) <= n {
+		return s
+	}
+	head := n / 3
+	runes, used, at := []rune(s), 0, 0
+	for at = len(runes); at > 0; at-- {
+		if used += cellsOf(runes[at-1]); used > n-head {
+			break
+		}
+	}
+	return shortenCells(s, head) + string(runes[at:])
 }
 
 func keys[V any](m map[string]V) []string {

@@ -17,6 +17,7 @@ import (
 // A screen is a terminal of 60 columns, and what was written to it.
 type screen struct {
 	tty  *os.File
+	keys *os.File // what is typed goes there
 	mu   sync.Mutex
 	text strings.Builder
 }
@@ -30,7 +31,7 @@ func newScreen(t *testing.T) *screen {
 	if err := pty.Setsize(tty, &pty.Winsize{Rows: 24, Cols: 60}); err != nil {
 		t.Fatal(err)
 	}
-	s := &screen{tty: tty}
+	s := &screen{tty: tty, keys: master}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		buf := make([]byte, 4096)
@@ -67,6 +68,32 @@ func (s *screen) until(t *testing.T, text string) string {
 		if time.Now().After(deadline) {
 			t.Errorf("the screen never shows %q:\n%q", text, all) // perhaps in a goroutine of a task, so it must not end there
 			return all
+		}
+	}
+}
+
+// press types on the keyboard.
+func (s *screen) press(keys string) { _, _ = s.keys.WriteString(keys) }
+
+// calm waits until the last that was drawn does not show a text, and forgets all
+// that was written.
+func (s *screen) calm(t *testing.T, text string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		s.mu.Lock()
+		all := s.text.String()
+		at := strings.LastIndex(all, "\r\x1b[")
+		if at >= 0 && !strings.Contains(all[at:], text) && strings.HasSuffix(all, "\x1b[J") {
+			s.text.Reset()
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		if time.Now().After(deadline) {
+			t.Errorf("the screen never loses %q:\n%q", text, all)
+			return
 		}
 	}
 }
