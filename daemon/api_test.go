@@ -68,8 +68,16 @@ func begin(t *testing.T, dir string) (stop func()) {
 		}
 	}
 	t.Cleanup(stop)
-	log.until(t, "msg=started")
-	return stop
+	c := &api.Client{Socket: filepath.Join(dir, "state", api.SocketFile)}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+		if _, err := c.Status(t.Context()); err == nil {
+			return stop
+		} else if time.Now().After(deadline) {
+			t.Fatalf("the daemon does not answer: %v\n%s", err, log.String())
+		}
+	}
 }
 
 // await waits for the end of a run.
