@@ -732,3 +732,26 @@ func set[T any](all []T, name func(T) string) map[string]bool {
 	}
 	return names
 }
+
+// The manual names every operation.
+func TestManual(t *testing.T) {
+	manual, err := os.ReadFile("../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := serve(t, &api.Server{Store: &memory.Store{}, Feed: &api.Feed{}})
+	_, _, text := ask(t, c, "GET", "/openapi.json", "")
+	var doc struct {
+		Paths map[string]map[string]any
+	}
+	if err := json.Unmarshal([]byte(text), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range doc.Paths {
+		for method := range item {
+			if op := strings.ToUpper(method) + " " + strings.TrimPrefix(path, api.Prefix); !strings.Contains(string(manual), "`"+op+"`") {
+				t.Errorf("docs/api.md does not have %s", op)
+			}
+		}
+	}
+}
