@@ -23,16 +23,16 @@ type node struct {
 type span struct{ from, to int }
 
 // build returns an automaton of patterns, or nil if there are none.
-func build(patterns map[string]bool) *automaton {
+func build(patterns []string) *automaton {
 	if len(patterns) == 0 {
 		return nil
 	}
 	size := 1
-	for p := range patterns {
+	for _, p := range patterns {
 		size += len(p)
 	}
 	a := &automaton{nodes: make([]node, 1, size)}
-	for p := range patterns {
+	for _, p := range patterns {
 		at := int32(0)
 		for i := range len(p) {
 			at = a.grow(at, p[i])

@@ -87,13 +87,12 @@ func (s *Set) automaton() *automaton {
 	if !s.stale.Load() {
 		return s.built.Load()
 	}
-	all := map[string]bool{}
+	var all []string
 	for v := range s.values {
-		for _, form := range forms(v) {
-			all[form] = true
-		}
+		all = append(all, forms(v)...)
 	}
-	s.built.Store(build(all))
+	slices.Sort(all)
+	s.built.Store(build(slices.Compact(all)))
 	s.stale.Store(false)
 	return s.built.Load()
 }
@@ -197,7 +196,7 @@ func (s *Stream) pass(sure int) []byte {
 		s.found[i].from -= at
 		s.found[i].to -= at
 	}
-	s.held = append(s.held[:0], s.held[at:]...)
+	s.held = s.held[at:] // what is appended later moves it, now and then
 	return s.m.out
 }
 
