@@ -170,8 +170,8 @@ type LogFile struct {
 
 // Notify says who hears of a job's runs.
 type Notify struct {
-	On []string
-	To []string
+	On []string // what they hear of; nil: what each target hears of anyway
+	To []string // names of notification targets; empty but not nil: nobody; nil: whoever hears of jobs that name nobody
 }
 
 // next tells whether a result is tried again, and after how long. A lost

@@ -71,6 +71,7 @@ func (r *ManifestReader) assemble(ctx context.Context, main string) *assembly {
 func (r *ManifestReader) assembleOnce(ctx context.Context, main string) *assembly {
 	d := newDisk()
 	a := &assembly{load: r.newLoad(ctx, main, d, d), disk: d}
+	a.check = r.Check
 	ok := a.base(func(file string) ([]byte, error) { return r.nodesText(ctx, a.load, d, file) })
 	r.remember(a)
 	a.good = r.good

@@ -31,7 +31,7 @@ type Config struct {
 	API     APIConfig
 	History History
 
-	Notify  map[string]map[string]any // notification targets by name, as they were written
+	Notify  []NotifyTarget // who can be told what happens, by name
 	Secrets SecretsConfig
 }
 
@@ -119,13 +119,12 @@ func (p *positive) UnmarshalText(text []byte) error {
 	return err
 }
 
-// unactedConfig says of keys of the main file what unacted says of job keys.
+// unactedConfig says of keys of the main file that are read and checked but not
+// acted on what that means.
 func unactedConfig(key string) string {
 	switch key {
 	case "min_workers":
 		return noEffect(key, "workers cost nothing while they are idle, so none are kept")
-	case "notify":
-		return noEffect(key, "nobody is told")
 	}
 	return ""
 }
@@ -279,7 +278,10 @@ func (l *load) configure(spec *mainSpec, keys map[string]bind.Pair) {
 		c.Timezone = loc
 	}
 	if spec.Notify != nil {
-		l.report(within("notify", bind.Decode(&c.Notify, spec.Notify))...)
+		c.Notify = l.notifyTargets(spec.Notify)
+	}
+	if l.check != nil {
+		l.checked(l.check(*c))
 	}
 }
 
@@ -306,7 +308,6 @@ func (l *load) readDefaults(n *yaml.Node) {
 	}
 	l.report(within("defaults", bind.Decode(&l.defaults, n))...)
 	l.defaultKeys = l.keys(n)
-	l.warnKeys(l.defaultKeys)
 }
 
 // zone returns a time zone by its name, or nil if there is none.

@@ -2,7 +2,6 @@ package loom
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -114,7 +113,6 @@ func (l *load) job(f *jobFile, p bind.Pair) *Job {
 	}
 	r.keys = l.keys(p.Value)
 	l.report(l.binder.Decode(&r.spec, p.Value)...)
-	l.warnKeys(r.keys)
 	r.words()
 	r.when()
 	r.what()
@@ -364,13 +362,16 @@ func (r *jobReader) where() {
 
 // describe checks what refers to the rest of the main file.
 func (r *jobReader) describe() {
+	if r.spec.Notify.To != nil {
+		r.job.Notify.To = []string{} // nobody, if there is none
+	}
 	for _, on := range r.spec.Notify.On {
 		r.job.Notify.On = append(r.job.Notify.On, string(on))
 	}
 	for _, to := range r.spec.Notify.To {
-		if _, ok := r.config.Notify[to.text]; !ok {
+		if r.config.NotifyTarget(to.text) == nil {
 			hint := ""
-			if near := bind.Nearest(to.text, maps.Keys(r.config.Notify)); near != "" {
+			if near := bind.Nearest(to.text, r.config.notifyNames()); near != "" {
 				hint = fmt.Sprintf(" (did you mean %q?)", near)
 			}
 			r.report(problemAt(to.node, "notify: the main file has no notification target %q%s", to.text, hint))

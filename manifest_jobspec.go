@@ -59,16 +59,6 @@ func builtinDefaults() jobSpec {
 	}
 }
 
-// unacted says of job keys that are read and checked but not, or not wholly,
-// acted on yet what that means. Other keys are acted on.
-func unacted(key string) string {
-	switch key {
-	case "notify":
-		return noEffect(key, "nobody is told")
-	}
-	return ""
-}
-
 func noEffect(key, instead string) string {
 	return key + " has no effect in this version of Loom: " + instead
 }

@@ -33,7 +33,8 @@ type load struct {
 	secrets  secrets
 	here     string // the file that a problem without a place is in
 	set      source.Set
-	programs map[string]bool // texts that are what a program printed
+	check    func(Config) error // what else may be wrong with the main file; nil: nothing
+	programs map[string]bool    // texts that are what a program printed
 	zones    map[string]*time.Location
 	cron     map[cronKey]cronResult
 	chosen   map[*yaml.Node]chosen // targets that were resolved already
@@ -141,15 +142,6 @@ func (l *load) warnUnacted(key *yaml.Node, name, why string) {
 	w.count++
 	if e.Line < w.at.Line {
 		w.at = e
-	}
-}
-
-// warnKeys warns of the keys of a job, or of the defaults, that aren't acted on.
-func (l *load) warnKeys(keys map[string]bind.Pair) {
-	for name, p := range keys {
-		if why := unacted(name); why != "" {
-			l.warnUnacted(p.Key, name, why)
-		}
 	}
 }
 

@@ -47,6 +47,10 @@ type ManifestReader struct {
 	// Redactor learns the secrets as they are read. Nil: one of the reader's own.
 	Redactor *Redactor
 
+	// Check, if not nil, says what else is wrong with the main file: each
+	// *ManifestError that its error joins is one more mistake.
+	Check func(Config) error
+
 	mu       sync.Mutex
 	last     *Manifest // what Read returned last
 	good     *savedManifest
@@ -287,6 +291,7 @@ func (r *ManifestReader) fromGood(ctx context.Context) *Manifest {
 	}
 	d := newDisk()
 	a := &assembly{load: r.newLoad(ctx, r.good.Main, r.good, d), disk: d}
+	a.check = r.Check
 	if !a.base(r.good.read) {
 		return nil
 	}

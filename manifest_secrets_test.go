@@ -83,8 +83,9 @@ func TestSecretsAreValues(t *testing.T) {
 	if got := string(m.Node("a").Password); got != "correct horse" {
 		t.Errorf("the node's password is %q", got)
 	}
-	if got := m.Config.Notify["ops"]["url"]; got != "https://x/battery staple" {
-		t.Errorf("the main file has %q", got)
+	var target struct{ URL string }
+	if err := m.Config.NotifyTarget("ops").Decode(&target); err != nil || target.URL != "https://x/battery staple" {
+		t.Errorf("the main file has %q (%v)", target.URL, err)
 	}
 	one := m.Job("one")
 	if got := one.Task.(testShow).Stdin; got != "correct horse" || one.Env["K"] != "one\ntwo-long\n" {

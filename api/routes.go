@@ -57,6 +57,7 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	s.output(api, stopping)
 	s.streams(api, stopping)
 	s.tokens(api)
+	s.notify(api)
 	s.ledger(mux)
 	s.probes(mux)
 	s.metrics(mux)

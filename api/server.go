@@ -41,11 +41,14 @@ const Prefix = "/api/v1"
 // A Server answers requests. Its fields must not change once it serves.
 type Server struct {
 	Store   loom.Store
-	Control Control      // nil: the store is all there is
-	Absent  bool         // Control knows the manifest, but no daemon runs
-	Feed    *Feed        // what happens; nil: it is not told
-	Metrics *Metrics     // counts it; nil: nobody does
-	Tokens  *Tokens      // nil: nobody comes in with one
+	Control Control  // nil: the store is all there is
+	Absent  bool     // Control knows the manifest, but no daemon runs
+	Feed    *Feed    // what happens; nil: it is not told
+	Metrics *Metrics // counts it; nil: nobody does
+	Tokens  *Tokens  // nil: nobody comes in with one
+
+	Notifications Notifications // nil: nobody is told anything
+
 	Version string       // of the program
 	Log     *slog.Logger // nil: slog.Default()
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/api"
+	"github.com/dustinlacewell/loom/notify"
 	"github.com/dustinlacewell/loom/secret"
 )
 
@@ -162,7 +163,7 @@ Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 		p.statusCommand(), p.runsCommand(), p.showCommand(), p.logsCommand(), p.whyCommand(),
 		p.cancelCommand(), p.disableCommand(), p.enableCommand(), p.backupCommand(), p.tokenCommand())
 	root.AddCommand(p.jobsCommand(), p.jobCommand(), p.nodesCommand(), p.nodeCommand(), p.retryCommand(), p.eventsCommand(), p.auditCommand())
-	root.AddCommand(p.secretCommand())
+	root.AddCommand(p.secretCommand(), p.notifyCommand())
 	root.AddCommand(p.completionCommand(root), p.manCommand(root))
 	return root
 }
@@ -186,7 +187,7 @@ func (p *Program) best(ctx context.Context) (*loom.Manifest, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what can't be removed harms nobody
-	r := loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: dir, Secrets: secret.Open}
+	r := loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: dir, Secrets: secret.Open, Check: notify.Check}
 	m, err := r.Read(ctx)
 	switch {
 	case ctx.Err() != nil:

@@ -27,6 +27,7 @@ type control struct {
 	store     string // its kind
 	feed      *api.Feed
 	metrics   *api.Metrics
+	told      told
 	stopping  context.Context //nolint:containedctx // done when the daemon is to stop
 }
 
@@ -81,7 +82,7 @@ func (c *control) remember(ctx context.Context, wg *sync.WaitGroup, store loom.S
 	if store == nil {
 		return
 	}
-	server := &api.Server{Store: store, Control: c, Feed: c.feed, Metrics: c.metrics, Version: cli.Version(), Log: log}
+	server := &api.Server{Store: store, Control: c, Feed: c.feed, Metrics: c.metrics, Notifications: c.told, Version: cli.Version(), Log: log}
 	server.Redact = c.reloader.reader.Redactor.Redact
 	doors, own := openDoors(ctx, server, c.Manifest().Config.API, c.state, log)
 	wg.Go(func() { doors.serve(ctx, own) })

@@ -17,6 +17,7 @@ import (
 	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/cli"
 	"github.com/dustinlacewell/loom/internal/why"
+	"github.com/dustinlacewell/loom/notify"
 	"github.com/dustinlacewell/loom/secret"
 )
 
@@ -88,7 +89,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer slog.SetDefault(before)
 
 	r := &reloader{
-		reader: &loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: f.state, Secrets: secret.Open, Key: keyIn(f.state), Redactor: red},
+		reader: &loom.ManifestReader{File: p.Config, Tasks: p.Tasks, State: f.state, Secrets: secret.Open, Key: keyIn(f.state), Redactor: red, Check: notify.Check},
 		watch:  newWatcher(log), log: log, asked: make(chan chan error),
 	}
 	defer r.watch.close()
@@ -118,8 +119,9 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	logs := newJobLogs(m, log)
 	defer logs.close()
 	words, feed, metrics := loom.LogEvents(log), new(api.Feed), &api.Metrics{Pool: pool}
+	told := newTold(m, store, red, state.dir, p.Name, log)
 	scheduler := &loom.Scheduler{Pool: pool, Store: store, Grace: m.Config.Grace, Log: log,
-		Observe: func(e loom.Event) { words(e); logs.observe(e); feed.Observe(e); metrics.Observe(e) }}
+		Observe: func(e loom.Event) { words(e); logs.observe(e); feed.Observe(e); metrics.Observe(e); told.Observe(e) }}
 	scheduler.Load(m)
 
 	r.super = super
@@ -130,7 +132,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 		logs.load(now)
 		scheduler.Load(now)
 	}
-	r.tell = func(n news) { logNews(log, n); tellNews(feed, n) }
+	r.tell = func(n news) { logNews(log, n); tellNews(feed, n); told.Load(n.Manifest) }
 	announce(log, m, state.dir)
 
 	proc.serving.Store(true)
@@ -139,8 +141,9 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer wg.Wait()
 	rest, stop := context.WithCancel(context.WithoutCancel(ctx)) // what goes on while running work ends
 	defer stop()
-	c := &control{scheduler: scheduler, pool: pool, dialer: p.Dialer, tasks: p.Tasks, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx, feed: feed, metrics: metrics}
+	c := &control{scheduler: scheduler, pool: pool, dialer: p.Dialer, tasks: p.Tasks, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx, feed: feed, metrics: metrics, told: told}
 	c.remember(rest, &wg, store, log)
+	wg.Go(func() { told.Run(rest) })
 	wg.Go(func() { r.run(ctx, proc.reload, again) })
 	wg.Go(func() { super.watchdog(rest, func() error { return alive(ctx, scheduler) }) })
 	wg.Go(func() {
