@@ -807,6 +807,56 @@ func TestSchedulerEndsWhatNoJobIsThereFor(t *testing.T) {
 	})
 }
 
+func TestSchedulerStartsWhatIsNotLoaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		first, second := &toil{lasts: time.Minute}, &toil{lasts: time.Minute}
+		l := w.begin()
+		given := func(does *toil) *loom.Job {
+			j := w.toils(loom.ExecJob, "", does, "a", "b")
+			j.Overlap = loom.OverlapQueue
+			return j
+		}
+		run, err := l.Start(t.Context(), given(first), loom.Request{By: "kim", Why: "uptime", Targets: []string{"b"}})
+		if err != nil || run.Status != loom.StatusRunning || run.Nodes != 1 {
+			t.Fatalf("Start = %+v, %v", run, err)
+		}
+		waits, err := l.Start(t.Context(), given(second), loom.Request{Key: "k"})
+		if err != nil || waits.Status != loom.StatusQueued {
+			t.Fatalf("Start while another goes = %+v, %v", waits, err)
+		}
+		if twice, err := l.Start(t.Context(), given(first), loom.Request{Key: "k"}); err != nil || twice.ID != waits.ID {
+			t.Errorf("Start with the same key = %+v, %v", twice, err)
+		}
+		if _, err := l.Start(t.Context(), given(first), loom.Request{}); !errors.Is(err, loom.ErrBusy) {
+			t.Errorf("Start while one waits: %v", err)
+		}
+		pass(90 * time.Second)
+		same(t, "the first began on", first.begun(), "b")
+		pass(time.Minute)
+		same(t, "the second, on all, though it had to wait", len(strings.Fields(second.begun())), 2)
+		same(t, "ends", w.ends(loom.ExecJob), "ok ok")
+
+		third, err := l.Start(t.Context(), given(&toil{lasts: time.Hour}), loom.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		l.kill()
+		if _, err := l.Start(t.Context(), given(first), loom.Request{}); !errors.Is(err, loom.ErrShutdown) {
+			t.Errorf("Start when it is over: %v", err)
+		}
+		l = w.begin()
+		pass(time.Minute)
+		for _, r := range w.runs(loom.ExecJob) {
+			if r.ID == third.ID && (r.Status != loom.StatusLost || !strings.Contains(r.Reason, "not given again")) {
+				t.Errorf("what a dead one was at: %+v", r)
+			}
+		}
+		l.end()
+	})
+}
+
 // numbers returns lines of 10 bytes with the newline.
 func numbers(n int) (lines []string) {
 	for i := range n {
