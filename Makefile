@@ -55,8 +55,9 @@ golden: ## rewrite golden files from what the code does now
 man: ## write docs/man from the commands' help
 	$(GO) test ./cmd/loom -run TestManual -update
 
-deps: ## install what the tests use on Debian: real sshd, sshfs, other shells
+deps: ## install what the tests use on Debian: real sshd, sshfs, other shells, npm
 	apt-get update -qq
+	command -v npm >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 		openssh-server openssh-client sshfs fuse3 sudo fish zsh bash-completion groff tcsh busybox procps psmisc
 

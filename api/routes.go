@@ -27,7 +27,7 @@ const (
 
 // A Page is a part of a list that can be long.
 type Page[T any] struct {
-	Items []T    `json:"items"`
+	Items []T    `json:"items" nullable:"false"`
 	Next  string `json:"next,omitempty" doc:"The cursor of the next request, with the other parameters as they were; left out: there is no more"`
 }
 

@@ -1,0 +1,11 @@
+// A client that is made from the API's document, apart from Loom's own module, so
+// that Loom needs nothing of what it needs.
+module client
+
+go 1.26.0
+
+require (
+	github.com/apapsch/go-jsonmerge/v2 v2.0.0 // indirect
+	github.com/google/uuid v1.6.0 // indirect
+	github.com/oapi-codegen/runtime v1.8.0 // indirect
+)
