@@ -242,7 +242,11 @@ func (w *eventWriter) all(events []api.Event) error {
 		text := w.text(e)
 		if width := terminal(w.p.Stdout); width > 0 {
 			text = flat(text)
-			if e.Kind != loom.KindOutput {
+			switch e.Kind {
+			case loom.KindOutput:
+			case loom.KindNodeEnded, loom.KindRetry: // the end says why
+				text = shortenMiddle(text, max(width-10, 20))
+			default:
 				text = shortenCells(text, max(width-10, 20))
 			}
 		}

@@ -42,7 +42,7 @@ func (k *keyboard) key(ctx context.Context) (byte, error) {
 		}
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // a descriptor is a small number
 		n, err := unix.Poll(ready, int((50 * time.Millisecond).Milliseconds()))
-		if err == unix.EINTR || err == nil && n == 0 { //nolint:errorlint // it is never wrapped
+		if err == unix.EINTR || err == nil && n == 0 {
 			continue
 		}
 		var b [1]byte

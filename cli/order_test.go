@@ -75,6 +75,8 @@ func newYard(t *testing.T, nodes int, jobs string) *yard {
 	pool := &loom.Pool{Max: 50, Log: quiet}
 	y := &yard{absent: absent{manifest: m, tasks: tasks.Registry(), pool: pool}, dir: dir,
 		scheduler: &loom.Scheduler{Pool: pool, Store: store, Grace: time.Millisecond, Log: quiet}}
+	var feed api.Feed
+	y.scheduler.Observe = feed.Observe
 	y.scheduler.Load(m)
 	l, err := api.Listen(t.Context(), state)
 	if err != nil {
@@ -83,7 +85,7 @@ func newYard(t *testing.T, nodes int, jobs string) *yard {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = y.scheduler.Run(ctx) })
-	server := &api.Server{Store: store, Control: y, Log: quiet}
+	server := &api.Server{Store: store, Control: y, Feed: &feed, Log: quiet}
 	wg.Go(func() { _ = server.Serve(ctx, l) })
 	t.Cleanup(func() {
 		stop()
@@ -335,5 +337,73 @@ func TestShortenMiddle(t *testing.T) {
 		if cells(got) > tt.n || tt.n == 22 && got != tt.want {
 			t.Errorf("shortenMiddle(%q, %d) = %q, of %d columns", tt.text, tt.n, got, cells(got))
 		}
+	}
+}
+
+// TestElsewhere gives commands to a daemon that is named, on a machine without
+// manifests.
+func TestElsewhere(t *testing.T) {
+	y := newYard(t, 3, yardJobs+"  daily: {task: run, args: [\"true\"], targets: '@all-of-them', schedule: '0 4 * * *', timezone: Europe/Berlin}\n")
+	t.Setenv("HOME", t.TempDir())
+	give := func(args ...string) (stdout, stderr string, code int) {
+		var out, errs bytes.Buffer
+		p := &Program{Name: "loom", Tasks: new(loom.Registry), Remote: true, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}
+		err := p.Execute(t.Context(), p.Command(), append([]string{"--server", "unix:" + filepath.Join(y.dir, "s", api.SocketFile)}, args...))
+		p.Report(err)
+		return out.String(), errs.String(), ExitCode(err)
+	}
+	for _, tt := range []struct {
+		args, stdout string
+		code         int
+	}{
+		{"run hello --on n1,n2", "n1, n2 (2):\n  hello\n", 0},
+		{"run hello --on !n2,all", "n1, n3 (2):\n  hello\n", 0},
+		{"exec @all-of-them -- echo hi", "n[1-3] (3):\n  hi\n", 0},
+		{"jobs", "in ", 0},
+		{"job daily", "schedule  0 4 * * *: every day at 04:00 (Europe/Berlin)\n", 0},
+		{"nodes -o name", "n1\nn2\nn3\n", 0},
+		{"status", "daemon: ", 0},
+		{"why daily", "will run in ", 0},
+		{"next daily -n 1", "04:00:00 CE", 0},
+		{"disable daily --until 2h --why rest", "job daily is disabled until ", 0},
+		{"enable daily", "job daily is enabled again, and runs next at ", 0},
+		{"audit --verb pause", "rest", 0},
+		{"runs --job hello -o name", "\n", 0},
+	} {
+		stdout, stderr, code := give(words(tt.args)...)
+		if code != tt.code || !strings.Contains(stdout, tt.stdout) {
+			t.Errorf("%s: exit status %d, want %d\nstdout:\n%swants %q\nstderr:\n%s", tt.args, code, tt.code, stdout, tt.stdout, stderr)
+		}
+	}
+	id, _, _ := give("runs", "--job", "hello", "-o", "name", "-n", "1")
+	if stdout, stderr, code := give("show", strings.TrimSpace(id)); code != 0 || !strings.Contains(stdout, "why       ran by hand") {
+		t.Errorf("show: %d, %s%s", code, stdout, stderr)
+	}
+}
+
+// TestFollowEvents follows what happens from before a run to after it.
+func TestFollowEvents(t *testing.T) {
+	y := newYard(t, 2, yardJobs)
+	s := newScreen(t)
+	t.Setenv("NO_COLOR", "1")
+	y.give(t, nil, nil, "run", "hello")
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		p := &Program{Name: "loom", Tasks: tasks.Registry(), Stdout: s.tty, Stderr: s.tty}
+		if err := p.Execute(ctx, p.Command(), []string{"events", "-f", "--lines", "-c", filepath.Join(y.dir, "loom.yaml")}); err != nil {
+			t.Errorf("events -f = %v", err)
+		}
+	})
+	s.until(t, "hello run ") // the past is shown once the stream is open
+	y.give(t, nil, nil, "run", "mixed")
+	all := s.until(t, "mixed run ")
+	for _, want := range []string{"started on 2 nodes (manua", "mixed n1 started", "mixed n1 | fine", "mixed n2 failed…", ": exit status 3: no space", "ended failed after "} {
+		all = s.until(t, want)
+	}
+	stop()
+	wg.Wait()
+	if strings.Count(all, "started on 2 nodes") != 2 { // with that of the past
+		t.Errorf("the beginning of the run is told more than once:\n%s", all)
 	}
 }
