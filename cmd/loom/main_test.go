@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"loom": main, "loomd": loomd})
+	testscript.Main(m, map[string]func(){"loom": recorded, "loomd": loomd})
 }
 
 // loomd is cmd/loomd.
@@ -59,7 +59,7 @@ func setup(t *testing.T, e *testscript.Env) error {
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	all := maps.Clone(scripts.Cmds())
-	all["sshd"] = startSSHD
+	all["sshd"], all["fleet"], all["fromfile"] = startSSHD, fleetFile, fromFile
 	return all
 }
 

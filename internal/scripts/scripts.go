@@ -3,7 +3,13 @@
 package scripts
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"math/big"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -21,6 +27,8 @@ func Cmds() map[string]func(*testscript.TestScript, bool, []string) {
 		"status":  status,
 		"signal":  send,
 		"waitfor": waitFor,
+
+		"certificate": certificate,
 	}
 }
 
@@ -78,4 +86,21 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s: no %d matches of %s (%v):\n%s", args[0], want, args[1], err, text)
 		}
 	}
+}
+
+// certificate CERT KEY writes a certificate for this machine, and its key.
+func certificate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: certificate cert key")
+	}
+	public, private, err := ed25519.GenerateKey(nil)
+	ts.Check(err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	ts.Check(err)
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
 }
