@@ -48,6 +48,27 @@ func TestForms(t *testing.T) {
 	}
 }
 
+func TestRarerForms(t *testing.T) {
+	for _, tt := range []struct{ secret, text string }{
+		{"p\U0001f600ssword", `p\ud83d\ude00ssword`},
+		{"esc\x1b tab\t one\x01 del\x7f", `esc\E tab\t one\001 del\177`},
+		{"bytes \xff\xfe", `bytes \377\376`},
+		{"bytes \xff\xfe", `bytes \xff\xfe`},
+		{"bytes \xff\xfe", "bytes \xff\xfe"},
+		{"bytes \xff\xfe", `bytes \ufffd\ufffd`},
+		{strings.Repeat("long-", 20), base64.StdEncoding.EncodeToString([]byte(strings.Repeat("long-", 20)))[:76] + "\n" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("long-", 20)))[76:]},
+	} {
+		var s Set
+		if !s.Empty() {
+			t.Error("nothing is something")
+		}
+		s.Add(tt.secret)
+		if got := strings.ReplaceAll(s.Redact(tt.text), "\n"+Mask, ""); got != Mask || s.Empty() {
+			t.Errorf("%q, as %q, became %q", tt.secret, tt.text, got)
+		}
+	}
+}
+
 // TestFormsOfShells asks the shells of this machine how they print it.
 func TestFormsOfShells(t *testing.T) {
 	var s Set
