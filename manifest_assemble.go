@@ -378,7 +378,7 @@ func (a *assembly) manifest() *Manifest {
 		}
 		m.Jobs = append(m.Jobs, e.use.jobs...)
 		for _, j := range e.use.jobs {
-			j.secrets = m.redactor
+			j.conceal(m.redactor)
 		}
 		if e.stale {
 			m.Stale = append(m.Stale, e.name)

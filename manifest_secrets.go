@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -310,6 +311,19 @@ func (l *load) conceal(p bind.Problem) bind.Problem {
 		})
 	}
 	return p
+}
+
+// conceal has secrets taken out of what the job says, and out of what is only said
+// of it.
+func (j *Job) conceal(secrets *Redactor) {
+	j.secrets = secrets
+	j.Description, j.Owner, j.Runbook = secrets.Redact(j.Description), secrets.Redact(j.Owner), secrets.Redact(j.Runbook)
+	for key, value := range j.Labels {
+		if clean := secrets.Redact(value); clean != value {
+			j.Labels = maps.Clone(j.Labels) // it may be that of all jobs
+			j.Labels[key] = clean
+		}
+	}
 }
 
 // An Exposer is a Task of which some parameters can be seen by others than who

@@ -73,7 +73,7 @@ func TestSecretsAreValues(t *testing.T) {
 			"jobs/a.yaml": `jobs:
   one: {task: show, args: ['psql'], kwargs: {stdin: '${secret:db}'}, targets: a, schedule: manual, env: {K: '${secret:app/key}'}}
   odd: {task: show, args: [x], kwargs: {stdin: '{{.Node.Name}} ${secret:odd}{{.Job}}'}, targets: a, schedule: manual}
-  plain: {task: show, args: [x], kwargs: {stdin: '${secret:odd}'}, targets: a, schedule: manual, dir: '${secret:odd}'}
+  plain: {task: show, args: [x], kwargs: {stdin: '${secret:odd}'}, targets: a, schedule: manual, dir: '${secret:odd}', description: 'not ${secret:db}', labels: {a: b, c: '${secret:hook}'}}
 `,
 		})
 	m, err := r.Read(t.Context())
@@ -97,6 +97,9 @@ func TestSecretsAreValues(t *testing.T) {
 			t.Errorf("%s reads %+v, %v, want %q", job, task, err, want)
 		}
 	}
+	if j := m.Job("plain"); j.Description != "not [secret]" || j.Labels["c"] != "[secret]" || j.Labels["a"] != "b" {
+		t.Errorf("what is said of a job: %q, %q", j.Description, j.Labels)
+	}
 	if got := m.Job("plain").Dir; got != `a{{.Node}}"{` {
 		t.Errorf("what is no template is %q", got)
 	}
@@ -112,7 +115,7 @@ func TestSecretsAreValues(t *testing.T) {
 	for _, u := range m.Secrets {
 		uses = append(uses, fmt.Sprintf("%s %s:%d:%d", u.Name, filepath.Base(u.File), u.Line, u.Col))
 	}
-	if want := "app/key a.yaml:2:109, db a.yaml:2:53, db nodes.yaml:1:26, hook loom.yaml:3:21, odd a.yaml:3:48, odd a.yaml:4:50, odd a.yaml:4:103"; strings.Join(uses, ", ") != want {
+	if want := "app/key a.yaml:2:109, db a.yaml:2:53, db a.yaml:4:133, db nodes.yaml:1:26, hook a.yaml:4:171, hook loom.yaml:3:21, odd a.yaml:3:48, odd a.yaml:4:50, odd a.yaml:4:103"; strings.Join(uses, ", ") != want {
 		t.Errorf("used at %s", strings.Join(uses, ", "))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -150,9 +151,16 @@ func TestSecretsStaySecret(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	var news lockedBuffer
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_ = r.Write(&news) // a buffer takes all
+	}))
+	defer hook.Close()
 	writeFiles(t, dir, map[string]string{
 		"loom.yaml": fmt.Sprintf("nodesfile: nodes.yaml\njobspath: jobs\nstate: state\nsecrets: {file: secrets.age}\n"+
-			"ssh: {config: none, known_hosts: %s}\n", node.KnownHosts),
+			"ssh: {config: none, known_hosts: %s}\nnotify:\n"+
+			"  hook: {webhook: {url: %s/hook}, default: true, on: [ended]}\n"+
+			"  nobody: {webhook: {url: 'http://127.0.0.1:1/${secret:login}', headers: {Authorization: '${secret:login}'}}, default: true, on: [ended]}\n", node.KnownHosts, hook.URL),
 		"none": "",
 		"nodes.yaml": fmt.Sprintf(`root: {ip: %[1]s, port: %[2]d, user: %[3]s, identity: %[4]s, password: '${secret:login}', vars: {song: '${secret:song}'}}
 bash: {ip: %[1]s, port: %[2]d, user: %[3]s, identity: %[4]s, shell: /bin/bash}
@@ -269,7 +277,10 @@ jobs:
 	}
 
 	// What the daemon tells.
-	told := map[string]string{"the log": log.String(), "the events": events.text()}
+	await(ctx, t, func() bool {
+		return strings.Contains(news.String(), ended["stdin"]) && strings.Contains(news.String(), ended["text"])
+	})
+	told := map[string]string{"the news": news.String(), "the log": log.String(), "the events": events.text()}
 	for _, path := range answers(ctx, t, browser, dir, ended) {
 		told["GET "+path] = ask(ctx, t, browser, path)
 	}
