@@ -288,8 +288,8 @@ func whole(t *testing.T) (c *api.Client, params url.Values, bodies map[string]an
 	if _, _, err := tokens.Create("old", api.RoleViewer, now.Add(time.Hour), "me"); err != nil {
 		t.Fatal(err)
 	}
-	c, _ = serve(t, &api.Server{Tokens: tokens, Store: store, Control: d, Feed: &api.Feed{}, Metrics: &api.Metrics{}})
-	params = url.Values{"name": {"j"}, "job": {"j"}, "run": {"r1"}, "node": {"n"}, "token": {"old"}, "task": {"greet"},
+	c, _ = serve(t, &api.Server{Tokens: tokens, Store: store, Control: d, Feed: &api.Feed{}, Metrics: &api.Metrics{}, Notifications: heralds{}})
+	params = url.Values{"name": {"j"}, "job": {"j"}, "run": {"r1"}, "node": {"n"}, "token": {"old"}, "task": {"greet"}, "target": {"ops"},
 		"from": {now.Add(-time.Hour).UTC().Format(time.RFC3339)}}
 	bodies = map[string]any{
 		"act":     map[string]any{"verb": "pause", "object": "j"},
@@ -300,6 +300,21 @@ func whole(t *testing.T) (c *api.Client, params url.Values, bodies map[string]an
 		"backup":       map[string]any{"file": filepath.Join(t.TempDir(), "copy.db")},
 	}
 	return c, params, bodies
+}
+
+// heralds are one target that is told what happens.
+type heralds struct{}
+
+func (heralds) NotifyTargets() []api.NotifyTarget {
+	return []api.NotifyTarget{{Name: "ops", Kind: "email", To: "ops@example.org", On: []string{"failed"}, Pending: 1, Error: "no answer",
+		Lost: []api.LostNews{{ID: "failed-1", Title: "a failed", Error: "given up"}}}}
+}
+
+func (heralds) NotifyTest(_ context.Context, name, _ string) (api.NotifyTest, error) {
+	if name != "ops" {
+		return api.NotifyTest{}, loom.ErrNotFound
+	}
+	return api.NotifyTest{Name: name, Kind: "email", To: "ops@example.org", Error: "no answer"}, nil
 }
 
 // Every operation of the document is answered as it says, whether it goes well or

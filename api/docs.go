@@ -43,6 +43,7 @@ func tags() []*huma.Tag {
 		{Name: "tasks", Description: "What jobs can be made of."},
 		{Name: "actions", Description: "What people did."},
 		{Name: "tokens", Description: "Who may ask, and for what."},
+		{Name: "notify", Description: "Who is told what happens."},
 		{Name: "probes", Description: "For supervisors and Prometheus."},
 	}
 }

@@ -24,13 +24,13 @@ type Notifications interface {
 
 // A NotifyTarget is how things stand with one who is told what happens.
 type NotifyTarget struct {
-	Name    string   `json:"name"`
+	Name    string   `json:"name" doc:"Under notify in the main file"`
 	Kind    string   `json:"kind" doc:"webhook, email, chat, exec or ping; empty: it is not in the manifest any more, and something waits for it"`
 	To      string   `json:"to" doc:"Where news go, without what is secret of it"`
 	On      []string `json:"on" doc:"What it hears of, if a job does not say"`
 	Default bool     `json:"default,omitempty" doc:"It hears of jobs that name nobody, and of nodes, manifests and the store"`
 	File    string   `json:"file,omitempty" doc:"Where it is defined"`
-	Line    int      `json:"line,omitempty"`
+	Line    int      `json:"line,omitempty" doc:"And at which line"`
 
 	Delivered   int       `json:"delivered" doc:"How many news were"`
 	DeliveredAt time.Time `json:"delivered_at,omitzero" doc:"When the last was"`
@@ -49,17 +49,17 @@ type NotifyTarget struct {
 
 // LostNews are news that were given up.
 type LostNews struct {
-	ID    string    `json:"id"`
-	Title string    `json:"title"`
-	Time  time.Time `json:"time"`
-	Error string    `json:"error"`
+	ID    string    `json:"id" doc:"The same whenever they were tried"`
+	Title string    `json:"title" doc:"Their first line"`
+	Time  time.Time `json:"time" doc:"When they were given up"`
+	Error string    `json:"error" doc:"Why"`
 }
 
 // A NotifyTest is what came of a test.
 type NotifyTest struct {
-	Name   string  `json:"name"`
-	Kind   string  `json:"kind"`
-	To     string  `json:"to"`
+	Name   string  `json:"name" doc:"Of the target"`
+	Kind   string  `json:"kind" doc:"webhook, email, chat, exec or ping"`
+	To     string  `json:"to" doc:"Where it went, without what is secret of it"`
 	OK     bool    `json:"ok" doc:"The other side took it"`
 	Answer string  `json:"answer,omitempty" doc:"What the other side said"`
 	Error  string  `json:"error,omitempty" doc:"Why it did not arrive"`
@@ -75,9 +75,9 @@ func (s *Server) notify(api huma.API) {
 		return Page[NotifyTarget]{Items: list(s.Notifications.NotifyTargets(), func(t NotifyTarget) NotifyTarget { return t })}, nil
 	})
 	type one struct {
-		Name string `path:"name" doc:"Of a target"`
+		Name string `path:"target" doc:"Its name"`
 	}
-	post(api, "/notify/{name}/test", "notify", "test-notify", "Send a test to a target, and say what the other side answers", func(ctx context.Context, in *one) (NotifyTest, error) {
+	post(api, "/notify/{target}/test", "notify", "test-notify", "Send a test to a target, and say what the other side answers", func(ctx context.Context, in *one) (NotifyTest, error) {
 		if s.Notifications == nil {
 			return NotifyTest{}, s.alone("tell anybody")
 		}
