@@ -99,7 +99,7 @@ func (v *view) observe(e loom.Event) {
 	defer v.mu.Unlock()
 	switch e.Kind {
 	case loom.KindRunStarted:
-		v.job = e.Job
+		v.job = strings.TrimPrefix(e.Job, "/") // a command has the name of no job
 		if e.Ran != nil && !e.Ran.Started.IsZero() {
 			v.began = e.Ran.Started
 		}
