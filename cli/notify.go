@@ -19,7 +19,10 @@ func (p *Program) notifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "notify",
 		Short: "Who is told what happens, and whether it arrives",
-		Args:  cobra.NoArgs,
+		Long:  "Notify shows who hears of what happens (notify: in the main file), and tries it.",
+		Example: `  ` + p.Name + ` notify list
+  ` + p.Name + ` notify test ops`,
+		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(p.notifyListCommand(), p.notifyTestCommand())
 	return cmd

@@ -41,7 +41,7 @@ func TestSession(t *testing.T) {
 				t.Fatal(err)
 			}
 			dir := t.TempDir()
-			script := strings.ReplaceAll(strings.ReplaceAll(string(text), "\nCONNECT\n", "\n"+connect+"\n"), "\nNEWS\n", "\n")
+			script := strings.ReplaceAll(string(text), "\nCONNECT\n", "\n"+connect+"\n")
 			if err := os.WriteFile(filepath.Join(dir, name+".txtar"), []byte(script), 0o600); err != nil {
 				t.Fatal(err)
 			}
