@@ -17,10 +17,6 @@ import (
 	"github.com/dustinlacewell/loom/internal/why"
 )
 
-// barLength is how many of a job's last runs a list shows, unless it is asked for
-// more or fewer.
-const barLength = 30
-
 // manifest returns the manifest in force, or nil.
 func (s *Server) manifest() *loom.Manifest {
 	if s.Control == nil {

@@ -256,17 +256,29 @@ func sourceText(m *loom.Manifest, file string) (Source, error) {
 	return src, err
 }
 
-// confidential matches the value of a key whose name says that nobody should see it.
-var confidential = regexp.MustCompile(`(?i)((?:password|passwd|passphrase|secret|token|api_?key)["']?[ \t]*:[ \t]*)([^\s,}\]#][^,}\]\n]*)`) //nolint:gochecknoglobals // a constant
+// What is under a key whose name says that nobody should see it: in a line of its own
+// all of the line, between braces up to the next key.
+var (
+	confidentialLine = regexp.MustCompile(`(?im)^([ \t-]*["']?[\w-]*` + confidentialKeys + `["']?[ \t]*:[ \t]+)([^\s{].*)$`)
+	confidentialFlow = regexp.MustCompile(`(?i)((?:(?:^|[^$]){|,)[ \t]*["']?[\w-]*` + confidentialKeys + `["']?[ \t]*:[ \t]*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\$\{[^}\n]*\}|[^\s,}\]{][^,}\]\n]*)`)
+)
+
+const confidentialKeys = `(?:password|passwd|passphrase|secret|token|api_?key)`
 
 // harmlessSource takes out of a text what the manifest knows as secret, and what a
 // newer text says that it does not know yet.
 func harmlessSource(m *loom.Manifest, text string) string {
-	return confidential.ReplaceAllStringFunc(m.Redact(text), func(found string) string {
-		parts := confidential.FindStringSubmatch(found)
-		if strings.HasPrefix(parts[2], "${secret:") || strings.HasPrefix(parts[2], "*") || strings.HasPrefix(parts[2], "&") {
-			return found // it only says where the secret is
-		}
-		return parts[1] + "[secret]"
-	})
+	text = m.Redact(text)
+	for _, confidential := range []*regexp.Regexp{confidentialLine, confidentialFlow} {
+		text = confidential.ReplaceAllStringFunc(text, func(found string) string {
+			parts := confidential.FindStringSubmatch(found)
+			for _, reference := range []string{"${", "*", "[secret]"} { // it says where the secret is, or is none
+				if value := strings.Trim(parts[2], `"' `); strings.HasPrefix(value, reference) && !strings.ContainsAny(value, " \t") {
+					return found
+				}
+			}
+			return parts[1] + "[secret]"
+		})
+	}
+	return text
 }
