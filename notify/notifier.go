@@ -155,8 +155,7 @@ func (n *Notifier) Run(ctx context.Context) {
 		case <-ctx.Done():
 			c.look(ctx)
 			c.settle()
-			c.dispatch(way)
-			c.drain()
+			c.drain(way)
 			return
 		case <-wake:
 		case <-timer.C:
@@ -221,8 +220,10 @@ func (c *clerk) begin() {
 	c.box, c.open = b, b
 }
 
-// drain waits for the couriers that are on their way, but not for long.
-func (c *clerk) drain() {
+// drain delivers what can be delivered, but not for long: the next Run does the
+// rest.
+func (c *clerk) drain(way context.Context) {
+	c.dispatch(way)
 	timer := time.NewTimer(drainTime)
 	defer timer.Stop()
 	for {
@@ -236,6 +237,7 @@ func (c *clerk) drain() {
 		select {
 		case r := <-c.reports:
 			c.reported(r)
+			c.dispatch(way)
 		case <-timer.C:
 			return
 		}
