@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,7 +21,8 @@ func (p *Program) checkCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Read the manifests and tell every mistake",
 		Long: `Check reads everything that the daemon would read and prints every problem with
-its file, line and column. It exits with 1 if there is any.`,
+its file, line and column. It exits with 1 if there is any. Of a daemon that is named,
+with --server or a context, it tells what that finds wrong with its own files.`,
 		Example: `  ` + p.Name + ` check
   ` + p.Name + ` check -c /etc/loom/loom.yaml --format json`,
 		Args: cobra.NoArgs,
@@ -32,6 +35,11 @@ its file, line and column. It exits with 1 if there is any.`,
 		return pflag.NormalizedName(name)
 	})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if s, err := p.server(""); err != nil {
+			return err
+		} else if s != nil { // one that is named has manifests of its own
+			return p.checkElsewhere(cmd.Context(), *output)
+		}
 		m, err := p.read(cmd.Context())
 		if *output == "json" {
 			return p.checkedJSON(m, err)
@@ -49,6 +57,44 @@ its file, line and column. It exits with 1 if there is any.`,
 		return nil
 	}
 	return cmd
+}
+
+// checkElsewhere tells what a daemon finds wrong with its files.
+func (p *Program) checkElsewhere(ctx context.Context, output string) error {
+	mem, err := p.memory(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer mem.close()
+	info, err := mem.daemon.Manifest(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := mem.daemon.Problems(ctx, "")
+	if err != nil {
+		return err
+	}
+	m := &loom.Manifest{File: info.File, Nodes: make([]*loom.Node, info.Nodes), Jobs: make([]*loom.Job, info.Jobs)}
+	var bad []error
+	for _, one := range found {
+		e := &loom.ManifestError{File: one.File, Line: one.Line, Col: one.Col, Err: errors.New(one.Text)}
+		if one.Severity == "warning" {
+			m.Warnings = append(m.Warnings, e)
+			continue
+		}
+		bad = append(bad, e)
+	}
+	switch err := errors.Join(bad...); {
+	case output == "json":
+		return p.checkedJSON(m, err)
+	case err != nil:
+		return p.checkedBadly(err)
+	}
+	for _, w := range m.Warnings {
+		fmt.Fprintf(p.Stderr, "%v (warning)\n", w)
+	}
+	fmt.Fprintf(p.Stdout, "%s: ok: %s, %s\n", info.File, count(info.Jobs, "job"), count(info.Nodes, "node"))
+	return nil
 }
 
 // checkedBadly tells all problems.

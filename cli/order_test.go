@@ -363,6 +363,7 @@ func TestElsewhere(t *testing.T) {
 		{"job daily", "schedule  0 4 * * *: every day at 04:00 (Europe/Berlin)\n", 0},
 		{"nodes -o name", "n1\nn2\nn3\n", 0},
 		{"status", "daemon: ", 0},
+		{"check", "loom.yaml: ok: 4 jobs, 3 nodes\n", 0},
 		{"why daily", "will run in ", 0},
 		{"next daily -n 1", "04:00:00 CE", 0},
 		{"disable daily --until 2h --why rest", "job daily is disabled until ", 0},
