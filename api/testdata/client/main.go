@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -29,8 +30,8 @@ func list(ctx context.Context, socket string) error {
 	if err != nil {
 		return err
 	}
-	if p := answer.ApplicationproblemJSONDefault; p != nil {
-		return fmt.Errorf("%s: %s", answer.Status(), *p.Detail)
+	if answer.JSON200 == nil {
+		return fmt.Errorf("%s: %s", answer.Status(), answer.Body)
 	}
 	for _, job := range answer.JSON200.Items {
 		fmt.Println(job.Name)
@@ -39,6 +40,10 @@ func list(ctx context.Context, socket string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(missing.StatusCode(), *missing.ApplicationproblemJSONDefault.Type)
+	var p Problem
+	if err := json.Unmarshal(missing.Body, &p); err != nil {
+		return err
+	}
+	fmt.Println(missing.StatusCode(), *p.Type)
 	return nil
 }
