@@ -3,7 +3,6 @@ package loom
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/dustinlacewell/loom/internal/durable"
 )
 
 // A ManifestReader reads a manifest again and again, as a daemon does, and lets
@@ -345,15 +346,7 @@ func (s *savedManifest) save(state string) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name()) // the first error counts
-	}
-	return err
+	return durable.Replace(f, text, name)
 }
 
 func readSaved(state string) (*savedManifest, error) {

@@ -305,13 +305,13 @@ func (c *Client) Take(ctx context.Context, self string) (*loom.Claim, error) {
 
 // Record is part of loom.Ledger.
 func (c *Client) Record(ctx context.Context, claim loom.Claim, events []loom.Event) error {
-	_, err := order[nothing](ctx, c, "/ledger/record", writeRequest{Claim: claim, Events: each(events, newEvent)}, false)
+	_, err := order[nothing](ctx, c, "/ledger/record", writeRequest{Claim: claim, Events: each(events, NewEvent)}, false)
 	return err
 }
 
 // Finish is part of loom.Ledger.
 func (c *Client) Finish(ctx context.Context, claim loom.Claim, end loom.Run, last []loom.Event) error {
-	_, err := order[nothing](ctx, c, "/ledger/finish", writeRequest{Claim: claim, End: end, Events: each(last, newEvent)}, true)
+	_, err := order[nothing](ctx, c, "/ledger/finish", writeRequest{Claim: claim, End: end, Events: each(last, NewEvent)}, true)
 	return err
 }
 

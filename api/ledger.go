@@ -27,7 +27,7 @@ type (
 	writeRequest struct {
 		Claim  loom.Claim
 		End    loom.Run // of finish
-		Events []event
+		Events []Event
 	}
 	nothing struct{}
 )
@@ -53,10 +53,10 @@ func (s *Server) ledger(mux *http.ServeMux) {
 		return takeAnswer{c}, err
 	})
 	call(mux, "record", func(ctx context.Context, q writeRequest) (nothing, error) {
-		return nothing{}, s.Store.Record(ctx, q.Claim, each(q.Events, event.loom))
+		return nothing{}, s.Store.Record(ctx, q.Claim, each(q.Events, Event.Loom))
 	})
 	call(mux, "finish", func(ctx context.Context, q writeRequest) (nothing, error) {
-		return nothing{}, s.Store.Finish(ctx, q.Claim, q.End, each(q.Events, event.loom))
+		return nothing{}, s.Store.Finish(ctx, q.Claim, q.End, each(q.Events, Event.Loom))
 	})
 	call(mux, "trim", s.Store.Trim)
 }

@@ -205,15 +205,15 @@ func FuzzEvent(f *testing.F) {
 		node, status = strings.ToValidUTF8(node, "?"), strings.ToValidUTF8(status, "?")
 		e := loom.Event{Kind: loom.KindOutput, Node: node, Text: text, Time: when, Stream: loom.Stderr, More: at%2 == 0,
 			Result: &loom.Result{Node: node, Status: loom.Status(status), ExitCode: int(at % 256), Changes: []string{}, Started: when}}
-		sent, err := json.Marshal(newEvent(e))
+		sent, err := json.Marshal(NewEvent(e))
 		if err != nil {
 			t.Skip() // a year that JSON has no room for
 		}
-		var w event
+		var w Event
 		if err := json.Unmarshal(sent, &w); err != nil {
 			t.Fatalf("%s: %v", sent, err)
 		}
-		got := w.loom()
+		got := w.Loom()
 		if got.Text != text || got.Node != node || !got.Time.Equal(when) || got.More != e.More || got.Result.Status != e.Result.Status ||
 			got.Result.ExitCode != e.Result.ExitCode || got.Result.Changes == nil || !got.Result.Started.Equal(when) || !got.Result.Ended.IsZero() || got.Ran != nil {
 			t.Errorf("sent %+v\n got %+v", e, got)

@@ -207,51 +207,6 @@ func (a Action) Loom() loom.Action {
 	return loom.Action{ID: a.ID, Time: local(a.Time), By: a.By, Verb: a.Verb, Object: a.Object, Why: a.Why, Until: local(a.Until)}
 }
 
-// event is a loom.Event on its way to the ledger.
-type event struct {
-	Kind   loom.Kind   `json:"kind"`
-	Time   time.Time   `json:"time,omitzero"`
-	Job    string      `json:"job,omitempty"`
-	Run    string      `json:"run,omitempty"`
-	Due    time.Time   `json:"due,omitzero"`
-	Until  time.Time   `json:"until,omitzero"`
-	Node   string      `json:"node,omitempty"`
-	Stream loom.Stream `json:"stream,omitempty"`
-	Text   string      `json:"text,omitempty"`
-	Raw    []byte      `json:"raw,omitempty"`
-	More   bool        `json:"more,omitempty"`
-	Result *Result     `json:"result,omitempty"`
-	Ran    *Run        `json:"ran,omitempty"`
-}
-
-func newEvent(e loom.Event) event {
-	w := event{Kind: e.Kind, Time: e.Time, Job: e.Job, Run: e.Run, Due: e.Due, Until: e.Until, Node: e.Node,
-		Stream: e.Stream, Text: e.Text, Raw: raw(e.Text), More: e.More}
-	if e.Result != nil {
-		r := NewResult(*e.Result)
-		w.Result = &r
-	}
-	if e.Ran != nil {
-		r := NewRun(*e.Ran)
-		w.Ran = &r
-	}
-	return w
-}
-
-func (w event) loom() loom.Event {
-	e := loom.Event{Kind: w.Kind, Time: local(w.Time), Job: w.Job, Run: w.Run, Due: local(w.Due), Until: local(w.Until), Node: w.Node,
-		Stream: w.Stream, Text: text(w.Text, w.Raw), More: w.More}
-	if w.Result != nil {
-		r := w.Result.Loom()
-		e.Result = &r
-	}
-	if w.Ran != nil {
-		r := w.Ran.Loom()
-		e.Ran = &r
-	}
-	return e
-}
-
 // each converts a slice; nil stays nil.
 func each[From, To any](all []From, convert func(From) To) []To {
 	if all == nil {

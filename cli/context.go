@@ -21,6 +21,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/api"
+	"github.com/dustinlacewell/loom/internal/durable"
 )
 
 // contexts are the daemons that a user has named, in a file.
@@ -104,12 +105,8 @@ func (c *contexts) save() error {
 	if err != nil {
 		return fmt.Errorf("contexts: %w", err)
 	}
-	_, err = f.Write(text.Bytes())
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), c.file)
-	}
-	if err != nil {
-		return fmt.Errorf("contexts: %w", errors.Join(err, os.Remove(f.Name())))
+	if err := durable.Replace(f, text.Bytes(), c.file); err != nil {
+		return fmt.Errorf("contexts: %w", err)
 	}
 	return nil
 }

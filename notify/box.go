@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/dustinlacewell/loom/internal/durable"
 )
 
 // The bounds of what waits and of what is remembered.
@@ -278,7 +280,7 @@ func (b *box) rewrite() error {
 		err = os.Rename(tmp, b.file)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(b.file))
+		err = durable.SyncDir(filepath.Dir(b.file))
 	}
 	if err != nil {
 		_ = f.Close() // the first error counts
@@ -286,14 +288,6 @@ func (b *box) rewrite() error {
 	}
 	b.out, b.written, b.live = f, size, size
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // snapshot is the box as records, none of which is very long.

@@ -18,6 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/durable"
 )
 
 // ErrElsewhere means that secrets are changed where they are kept, not by Loom.
@@ -290,7 +291,7 @@ func replace(name string, text []byte, mode fs.FileMode) error {
 	} else if info, err := os.Stat(filepath.Dir(name)); err == nil {
 		owner, group = ownerOf(info) // who keeps files there is to read this one
 	}
-	return write(name, text, mode, owner, group, os.Rename)
+	return write(name, text, mode, owner, group, durable.Replace)
 }
 
 // create makes a private file that isn't there yet.
@@ -299,12 +300,7 @@ func create(name string, text []byte) error {
 	if info, err := os.Stat(filepath.Dir(name)); err == nil {
 		owner, group = ownerOf(info)
 	}
-	return write(name, text, 0o600, owner, group, func(from, to string) error {
-		if err := os.Link(from, to); err != nil { // unlike a rename it replaces nothing
-			return err
-		}
-		return os.Remove(from)
-	})
+	return write(name, text, 0o600, owner, group, durable.Create)
 }
 
 // ownerOf returns whose a file is, if we may give files away.
@@ -316,27 +312,16 @@ func ownerOf(info fs.FileInfo) (owner, group int) {
 }
 
 // write writes a file beside its place, and then puts it there.
-func write(name string, text []byte, mode fs.FileMode, owner, group int, put func(from, to string) error) error {
+func write(name string, text []byte, mode fs.FileMode, owner, group int, put func(f *os.File, text []byte, file string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".loom-*") // 0600
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(text)
 	if owner >= 0 {
-		err = errors.Join(err, f.Chown(owner, group))
+		err = f.Chown(owner, group)
 	}
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = put(f.Name(), name)
+	if err = errors.Join(err, f.Chmod(mode)); err != nil {
+		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
-	if err != nil {
-		_ = os.Remove(f.Name()) // the first error counts
-		return err
-	}
-	d, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer d.Close() //nolint:errcheck // it was only read
-	return d.Sync()
+	return put(f, text, name)
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -48,26 +47,12 @@ func openFile(c loom.SecretsConfig) (*file, error) {
 
 // readCipher reads the encrypted file, which all may read but not write.
 func readCipher(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // it was only read
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", name)
-	}
-	if mode := info.Mode().Perm(); mode&0o002 != 0 {
-		return nil, fmt.Errorf("%s has mode %04o, so anyone can put other secrets in the place of these: chmod o-w %s", name, mode, name)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(text) > maxFile {
-		err = fmt.Errorf("%s is larger than %d MiB", name, maxFile>>20)
-	}
-	return text, err
+	return read(name, maxFile, func(info fs.FileInfo) error {
+		if mode := info.Mode().Perm(); mode&0o002 != 0 {
+			return fmt.Errorf("%s has mode %04o, so anyone can put other secrets in the place of these: chmod o-w %s", name, mode, name)
+		}
+		return nil
+	})
 }
 
 // identities reads the key.

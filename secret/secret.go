@@ -81,6 +81,11 @@ func ours(name string, info fs.FileInfo, open fs.FileMode) error {
 
 // readPrivate reads a file that nobody else may read.
 func readPrivate(name string, most int64) ([]byte, error) {
+	return read(name, most, func(info fs.FileInfo) error { return ours(name, info, 0o077) })
+}
+
+// read reads a file of at most so many bytes, if what it is satisfies.
+func read(name string, most int64, satisfies func(fs.FileInfo) error) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -93,14 +98,22 @@ func readPrivate(name string, most int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a file", name)
 	}
-	if err := ours(name, info, 0o077); err != nil {
+	if err := satisfies(info); err != nil {
 		return nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(text)) > most {
-		err = fmt.Errorf("%s is larger than %d KiB", name, most>>10)
+		err = fmt.Errorf("%s is larger than %s", name, size(most))
 	}
 	return text, err
+}
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	if n >= 1<<20 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%d KiB", n>>10)
 }
 
 // file returns where a secret of a name is.

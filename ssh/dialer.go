@@ -219,19 +219,29 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // attempt makes one connection and one handshake.
 func (d *Dialer) attempt(ctx context.Context, t *target, via *hop) (*link, error) {
-	leave, err := d.pace.enter(ctx, t.host+" "+strconv.Itoa(t.port))
+	raw, leave, err := d.reach(ctx, t, via)
 	if err != nil {
-		return nil, t.classify(ctx, err, "waiting for other connections to the same host")
+		return nil, err
 	}
 	defer leave()
-	raw, err := d.network(ctx, t, via)
-	if err != nil {
-		return nil, t.classify(ctx, err, "connecting")
-	}
 	return d.handshake(ctx, t, raw)
 }
 
-// network opens the connection that SSH then speaks over.
+// reach opens the connection that SSH then speaks over, when it is its turn. Leave
+// says that the handshake is over.
+func (d *Dialer) reach(ctx context.Context, t *target, via *hop) (raw net.Conn, leave func(), err error) {
+	leave, err = d.pace.enter(ctx, t.host+" "+strconv.Itoa(t.port))
+	if err != nil {
+		return nil, nil, t.classify(ctx, err, "waiting for other connections to the same host")
+	}
+	if raw, err = d.network(ctx, t, via); err != nil {
+		leave()
+		return nil, nil, t.classify(ctx, err, "connecting")
+	}
+	return raw, leave, nil
+}
+
+// network opens a connection to t.
 func (d *Dialer) network(ctx context.Context, t *target, via *hop) (net.Conn, error) {
 	addr := net.JoinHostPort(t.host, strconv.Itoa(t.port))
 	switch {

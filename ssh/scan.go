@@ -135,15 +135,11 @@ var errShown = errors.New("the key was shown")
 
 // showOne asks a node for a key of one kind.
 func (d *Dialer) showOne(ctx context.Context, t *target, via *hop, kind []string) (ssh.PublicKey, error) {
-	leave, err := d.pace.enter(ctx, fmt.Sprintf("%s %d", t.host, t.port))
+	raw, leave, err := d.reach(ctx, t, via)
 	if err != nil {
-		return nil, t.classify(ctx, err, "waiting for other connections to the same host")
+		return nil, err
 	}
 	defer leave()
-	raw, err := d.network(ctx, t, via)
-	if err != nil {
-		return nil, t.classify(ctx, err, "connecting")
-	}
 	defer raw.Close() //nolint:errcheck // nothing was said on it that matters
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()

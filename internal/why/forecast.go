@@ -88,9 +88,6 @@ func NewForecast(job *loom.Job, pause *loom.Pause, usual Usual, going []loom.Run
 	return f
 }
 
-// Usual returns how long the forecast thinks that runs take.
-func (f *Forecast) Usual() Usual { return f.usual }
-
 // Tick foretells what becomes of a tick that is later than those before.
 func (f *Forecast) Tick(due time.Time) Foretold {
 	if why := f.job.Blackout(due); why != "" {

@@ -19,6 +19,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/durable"
 )
 
 //go:embed migrations/*.sql
@@ -129,16 +130,7 @@ func create(ctx context.Context, file string) error {
 	if err := os.Rename(part, file); err != nil {
 		return fmt.Errorf("create the store: %w", err)
 	}
-	return syncDir(filepath.Dir(file))
-}
-
-// syncDir brings a directory's entries to the disk.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.SyncDir(filepath.Dir(file))
 }
 
 // address returns the name by which the driver opens file, with pragmas.

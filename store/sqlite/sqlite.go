@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/durable"
 	"github.com/dustinlacewell/loom/internal/ledger"
 )
 
@@ -228,7 +229,7 @@ func (s *Store) backup(ctx context.Context, file string) (err error) {
 	if err := os.Link(part, file); err != nil { // unlike a rename, it does not replace
 		return err
 	}
-	return errors.Join(os.Remove(part), syncDir(filepath.Dir(file)))
+	return errors.Join(os.Remove(part), durable.SyncDir(filepath.Dir(file)))
 }
 
 // Check reads all of the file and returns what is wrong with it.
