@@ -58,7 +58,7 @@ func (t NotifyTarget) Problem(path, msg string) *ManifestError {
 			break
 		}
 		n = pairs[i].Value
-		where += "." + key
+		where = where + "." + key
 		if n == nil || n.Line < 1 {
 			break
 		}
@@ -162,7 +162,7 @@ func mistakes(err error) []*ManifestError {
 	if e, ok := err.(*ManifestError); ok { //nolint:errorlint // the tree of errors is walked here
 		return []*ManifestError{e}
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // as above
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []*ManifestError{{Err: err}}
 	}

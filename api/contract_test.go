@@ -120,6 +120,7 @@ func (w *written) Write(text []byte) (int, error) {
 
 // check has each answer of a server held against the document.
 func (c *contract) check(t *testing.T) func(http.Handler) http.Handler {
+	t.Helper()
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			kept := &written{to: w}
@@ -191,7 +192,7 @@ func (c *contract) events(op *v3.Operation, text string) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, message := range strings.Split(text, "\n\n") {
+	for message := range strings.SplitSeq(text, "\n\n") {
 		_, data, ok := strings.Cut("\n"+message, "\ndata: ")
 		if !ok || !strings.HasSuffix(text, "\n\n") {
 			continue

@@ -132,13 +132,13 @@ func (f *failures) note(from string, now time.Time) time.Duration {
 		}
 		if f.order.Len() >= mostFailures {
 			oldest := f.order.Back()
-			delete(f.of, f.order.Remove(oldest).(*failure).from) //nolint:errcheck,forcetypeassert // nothing else is in it
+			delete(f.of, f.order.Remove(oldest).(*failure).from) // nothing else is in it
 		}
 		e = f.order.PushFront(&failure{from: from, chance: failBurst, at: now})
 		f.of[from] = e
 	}
 	f.order.MoveToFront(e)
-	one := e.Value.(*failure) //nolint:errcheck,forcetypeassert // nothing else is in it
+	one := e.Value.(*failure) // as above
 	one.chance = min(failBurst, one.chance+float64(max(now.Sub(one.at), 0))/float64(failEvery))
 	one.at = now
 	if one.chance < 1 {

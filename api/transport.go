@@ -208,7 +208,7 @@ func (c *Client) send(r *http.Request) (*http.Response, error) {
 	if c.Token != "" && c.URL != "" {
 		r.Header.Set("Authorization", "Bearer "+string(c.Token))
 	}
-	answer, err := c.http.Do(r) //nolint:bodyclose // it is the caller's
+	answer, err := c.http.Do(r)
 	if err != nil {
 		return nil, c.explain(ctx, err)
 	}

@@ -135,17 +135,17 @@ func (p *Program) imported(ctx context.Context, i *importer, to string, n int, w
 
 // head is the comment that a file begins with, with what has no other place.
 func (i *importer) head(program, how string) string {
-	s := fmt.Sprintf("Made by \"%s import %s\" of %s.", program, how, clean(i.file))
+	lines := []string{fmt.Sprintf("Made by \"%s import %s\" of %s.", program, how, clean(i.file))}
 	for _, note := range i.notes {
 		switch {
 		case note.shown:
 		case note.line == 0:
-			s += "\n" + note.text
+			lines = append(lines, note.text)
 		default:
-			s += fmt.Sprintf("\n%s:%d: %s", clean(i.file), note.line, note.text)
+			lines = append(lines, fmt.Sprintf("%s:%d: %s", clean(i.file), note.line, note.text))
 		}
 	}
-	return s
+	return strings.Join(lines, "\n")
 }
 
 // importMain is a main file for what was imported.

@@ -154,8 +154,7 @@ func (e *email) send(ctx context.Context, m message) (string, error) {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
-		var refused *gomail.SendError
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*gomail.SendError](err); ok {
 			return "", &refusal{err: err, only: !refused.IsTemp()}
 		}
 		return "", err

@@ -42,11 +42,7 @@ func (s *httpSpec) guarded(r *reading, t *target, key, address string) *http.Cli
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
-			err = wrapped.Err // without the URL
-		}
-		r.wrong(key, "that is no URL: %v", err)
+		r.wrong(key, "that is no URL: %v", bare(err))
 		return nil
 	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
 		r.wrong(key, "write a URL that begins with https:// or http://")
@@ -196,8 +192,7 @@ func exchange(ctx context.Context, c *http.Client, method, address string, heade
 
 // bare returns an error without the URL, in which there may be a secret.
 func bare(err error) error {
-	var e *url.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
 	}
 	return err

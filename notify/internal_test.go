@@ -39,6 +39,7 @@ func (s *scripted) send(_ context.Context, m message) (string, error) {
 
 // inBubble runs a notifier of one target where time is not real.
 func inBubble(t *testing.T, tt *target, do func(n *Notifier)) {
+	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		n := &Notifier{State: dir, Log: slog.New(slog.DiscardHandler), Host: "control"}

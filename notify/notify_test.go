@@ -67,7 +67,6 @@ func readManifest(t *testing.T, targets string, more ...string) (*loom.Manifest,
 type crier struct {
 	*notify.Notifier
 	t    *testing.T
-	n    int
 	stop func()
 }
 
@@ -348,7 +347,6 @@ func TestStorm(t *testing.T) {
 // A mailbox takes mail.
 type mailbox struct {
 	mails chan mailed
-	user  string
 }
 
 type mailed struct{ from, to, text, user string }

@@ -31,7 +31,7 @@ func fleet() map[string]string {
 // socket must be.
 func home(t testing.TB, files map[string]string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "loom")
+	dir, err := os.MkdirTemp("", "loom") //nolint:usetesting // that of the test may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
