@@ -345,6 +345,7 @@ func TestShortenMiddle(t *testing.T) {
 func TestElsewhere(t *testing.T) {
 	y := newYard(t, 3, yardJobs+"  daily: {task: run, args: [\"true\"], targets: '@all-of-them', schedule: '0 4 * * *', timezone: Europe/Berlin}\n")
 	t.Setenv("HOME", t.TempDir())
+	copied := filepath.Join(t.TempDir(), "copy.db")
 	give := func(args ...string) (stdout, stderr string, code int) {
 		var out, errs bytes.Buffer
 		p := &Program{Name: "loom", Tasks: new(loom.Registry), Remote: true, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}
@@ -370,6 +371,9 @@ func TestElsewhere(t *testing.T) {
 		{"enable daily", "job daily is enabled again, and runs next at ", 0},
 		{"audit --verb pause", "rest", 0},
 		{"runs --job hello -o name", "\n", 0},
+		{"backup copy.db", "", ExitUsage}, // whose directory would that be in
+		{"backup " + copied, "copy.db written on the daemon's machine in ", 0},
+		{"backup " + copied, "", ExitFailed}, // it is there
 	} {
 		stdout, stderr, code := give(words(tt.args)...)
 		if code != tt.code || !strings.Contains(stdout, tt.stdout) {

@@ -181,27 +181,25 @@ func (p *Program) backupCommand() *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Copy all that is remembered to a file",
 		Long: `Backup writes a copy of the store, as it is at one moment, while the daemon goes on.
-The file must not exist yet. To go back to it, stop the daemon and put the file in
-the place of loom.db in the state directory.`,
+The file must not exist yet. A daemon elsewhere writes it on its own machine. To go
+back to it, stop the daemon and put the file in the place of loom.db in the state
+directory.`,
 		Example: `  ` + p.Name + ` backup /srv/backup/loom-$(date +%F).db`,
 		Args:    cobra.ExactArgs(1),
 	}
 	state := stateFlag(cmd)
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		file, err := filepath.Abs(args[0])
-		if err != nil {
-			return err
-		}
-		if _, err := os.Lstat(file); err == nil {
-			return &Error{Code: ExitFailed, Err: fmt.Errorf("%s exists already, and is left as it is", file), Hint: "name a file that is not there yet"}
-		}
 		ctx := cmd.Context()
 		m, err := p.memory(ctx, *state)
 		if err != nil {
 			return err
 		}
 		defer m.close()
+		file, err := m.backupFile(args[0])
+		if err != nil {
+			return err
+		}
 		store, ok := m.Store.(loom.Backuper)
 		if !ok {
 			return &Error{Code: ExitFailed, Err: errors.New("this kind of store can't be copied by loom: use the tools of its database")}
@@ -210,20 +208,47 @@ the place of loom.db in the state directory.`,
 		if err := store.Backup(ctx, file); err != nil {
 			return err
 		}
-		type backupJSON struct {
-			File  string `json:"file"`
-			Bytes int64  `json:"bytes"`
-		}
-		info, err := os.Stat(file)
-		switch {
-		case errors.Is(err, fs.ErrPermission): // the daemon's user may be another
-			return p.ordered(*output, backupJSON{File: file}, "%s written in %s", file, took(time.Since(began)))
-		case err != nil:
-			return err
-		}
-		return p.ordered(*output, backupJSON{file, info.Size()}, "%s: %s, written in %s", file, sizeText(info.Size()), took(time.Since(began)))
+		return p.backedUp(*output, m, file, time.Since(began))
 	}
 	return cmd
+}
+
+// backupFile returns the name of the file that is to be written, which must not be
+// there, as whoever writes it understands it.
+func (m *memory) backupFile(name string) (string, error) {
+	if m.remote != nil { // which looks whether it is there
+		if !filepath.IsAbs(name) {
+			return "", Usage("backup %s: the daemon writes it on its own machine: give the file's absolute name", name)
+		}
+		return name, nil
+	}
+	file, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Lstat(file); err == nil {
+		return "", &Error{Code: ExitFailed, Err: fmt.Errorf("%s exists already, and is left as it is", file), Hint: "name a file that is not there yet"}
+	}
+	return file, nil
+}
+
+// backedUp tells that a file was written.
+func (p *Program) backedUp(output string, m *memory, file string, after time.Duration) error {
+	type backupJSON struct {
+		File  string `json:"file"`
+		Bytes int64  `json:"bytes"`
+	}
+	if m.remote != nil {
+		return p.ordered(output, map[string]string{"file": file}, "%s written on the daemon's machine in %s", file, took(after))
+	}
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrPermission): // the daemon's user may be another
+		return p.ordered(output, backupJSON{File: file}, "%s written in %s", file, took(after))
+	case err != nil:
+		return err
+	}
+	return p.ordered(output, backupJSON{file, info.Size()}, "%s: %s, written in %s", file, sizeText(info.Size()), took(after))
 }
 
 // sizeText is a number of bytes for people.
