@@ -147,8 +147,8 @@ Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 4 not permitted, 5 no such job, node, task or run.`,
 		Example: examples + `  ` + p.Name + ` check                            read the manifests, tell every mistake
   ` + p.Name + ` next                             what will run, and when
-  ` + p.Name + ` run backup --local               run a job now, from here
-  ` + p.Name + ` exec @web --local -- uptime      a command, on many machines at once
+  ` + p.Name + ` run backup                       run a job now, live
+  ` + p.Name + ` exec @web -- uptime              a command, on many machines at once
   ` + p.Name + ` status                           what runs, what fails, what comes next
   ` + p.Name + ` why backup "yesterday 02:30"     what became of a tick, and why`,
 		SilenceErrors:              true,
