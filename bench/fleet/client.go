@@ -114,6 +114,9 @@ func profile(name string) (finish func() error, err error) {
 		if err != nil {
 			return err
 		}
+		for range 2 { // what was allocated since the last collection is not in it yet
+			runtime.GC()
+		}
 		return errors.Join(pprof.Lookup("allocs").WriteTo(heap, 0), heap.Close(), cpu.Close())
 	}, nil
 }
