@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/nicholas-fedor/shoutrrr/pkg/router"
+	"github.com/nicholas-fedor/shoutrrr/pkg/services/chat/matrix"
 	"github.com/nicholas-fedor/shoutrrr/pkg/types"
 	"gopkg.in/yaml.v3"
 
@@ -22,7 +23,8 @@ const chatLength = 1800
 
 // A chatSpec is a chat, or another service, as shoutrrr writes them.
 type chatSpec struct {
-	URL loom.Secret `yaml:"url" loom:"required" help:"such as slack://..., discord://..., ntfy://ntfy.sh/topic"`
+	URL   loom.Secret `yaml:"url" loom:"required" help:"such as slack://..., discord://..., ntfy://ntfy.sh/topic"`
+	Allow []string    `help:"addresses, or networks, that are refused otherwise: 127.0.0.1, 169.254.0.0/16"`
 }
 
 // DecodeNode reads a URL, or a mapping.
@@ -31,7 +33,9 @@ func (s *chatSpec) DecodeNode(n *yaml.Node) []bind.Problem { return short(n, s, 
 // A chat says news in a chat.
 type chat struct {
 	scheme  string
-	service types.Sender
+	service types.Sender // nil until there is one
+	open    func() (types.Sender, error)
+	guard   *guard        // of the host that its URL names; nil if it names none
 	hide    []string      // the parts of its URL in which there may be secrets
 	busy    chan struct{} // holds one while a message is on its way
 }
@@ -56,13 +60,39 @@ func (s *chatSpec) sender(r *reading, _ *target) (sender, string) {
 		r.wrong("chat.url", "there is no service %q%s", c.scheme, hint)
 		return nil, ""
 	}
-	located, err := locate.Locate(address)
+	host, err := c.locate(locate, address)
 	if err != nil {
 		r.wrong("chat.url", "%s: %v", scheme, c.conceal(err))
 		return nil, ""
 	}
-	c.service = located
+	g := r.guard("chat", host, s.Allow)
+	if host != "" {
+		c.guard = g
+		g.lead(c.service)
+	}
 	return c, scheme + "://…"
+}
+
+// locate sets the service, and returns the host that the URL names.
+func (c *chat) locate(r *router.ServiceRouter, address string) (string, error) {
+	if c.scheme == "matrix" { // the library logs in when it is given the URL, which is for when there are news
+		u, err := url.Parse(address)
+		if err != nil {
+			return "", bare(err)
+		}
+		var config matrix.Config
+		if err := config.SetURL(u); err != nil {
+			return "", err
+		}
+		c.open = func() (types.Sender, error) { return r.Locate(address) }
+		return hostname(config.Host), nil
+	}
+	s, err := r.Locate(address)
+	if err != nil {
+		return "", err
+	}
+	c.service = s
+	return hostNamed(c.scheme, s)
 }
 
 // parts returns what of a URL must not be told.
@@ -91,6 +121,9 @@ func (c *chat) conceal(err error) error {
 }
 
 func (c *chat) send(ctx context.Context, m message) (string, error) {
+	if err := c.guard.look(ctx); err != nil {
+		return "", err
+	}
 	select {
 	case c.busy <- struct{}{}:
 	case <-ctx.Done():
@@ -106,11 +139,13 @@ func (c *chat) send(ctx context.Context, m message) (string, error) {
 				ended <- fmt.Errorf("the library that sends it panicked: %v", v)
 			}
 		}()
-		params := types.Params{"title": title}
-		ended <- c.service.Send(c.words(title, text), &params)
+		ended <- c.say(title, text)
 	}()
 	select {
 	case err := <-ended:
+		if refused, ok := errors.AsType[*guardError](err); ok {
+			return "", refused // which tells no more of the URL than its host
+		}
 		if err != nil {
 			return "", c.conceal(err)
 		}
@@ -118,6 +153,22 @@ func (c *chat) send(ctx context.Context, m message) (string, error) {
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
+}
+
+// say has the library say it. Only one may be under way.
+func (c *chat) say(title, text string) error {
+	if c.service == nil {
+		s, err := c.open()
+		if err != nil {
+			return err
+		}
+		c.service = s
+	}
+	err := c.service.Send(c.words(title, text), &types.Params{"title": title})
+	if err != nil && c.open != nil {
+		c.service = nil // what it was let in with may have ended
+	}
+	return err
 }
 
 // words is what is said: services that show no title get it in the text.

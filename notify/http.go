@@ -56,30 +56,42 @@ func (s *httpSpec) guarded(r *reading, t *target, key, address string) *http.Cli
 	} else if s.Timeout > 0 {
 		t.time = s.Timeout
 	}
-	g := guard{host: u.Hostname()}
-	for _, a := range s.Allow {
+	g := r.guard(t.kindOf(key), u.Hostname(), s.Allow)
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.CA != "" {
+		config.RootCAs = r.pool(t.kindOf(key)+".ca", s.CA)
+	}
+	return &http.Client{
+		Transport:     g.transport(config),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// transport returns one that connects through the guard, and uses no proxy.
+func (g *guard) transport(config *tls.Config) *http.Transport {
+	dialer := &net.Dialer{Timeout: 10 * time.Second, Control: g.control}
+	return &http.Transport{
+		DialContext: dialer.DialContext, TLSClientConfig: config, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true,
+		MaxResponseHeaderBytes: answerBytes, IdleConnTimeout: time.Second, MaxIdleConnsPerHost: 1, DisableCompression: true,
+	}
+}
+
+// guard returns the guard of one host of the configuration, and says what is wrong
+// in what it is to allow.
+func (r *reading) guard(kind, host string, allow []string) *guard {
+	g := &guard{host: host, kind: kind}
+	for _, a := range allow {
 		p, err := netip.ParsePrefix(a)
 		if one, err2 := netip.ParseAddr(a); err2 == nil {
 			p, err = netip.PrefixFrom(one, one.BitLen()), nil
 		}
 		if err != nil {
-			r.wrong(t.kindOf(key)+".allow", "%q is neither an address nor a network such as 10.0.0.0/8", a)
+			r.wrong(kind+".allow", "%q is neither an address nor a network such as 10.0.0.0/8", a)
 			continue
 		}
 		g.allow = append(g.allow, p.Masked())
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CA != "" {
-		config.RootCAs = r.pool(t.kindOf(key)+".ca", s.CA)
-	}
-	dialer := &net.Dialer{Timeout: 10 * time.Second, Control: g.control}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext: dialer.DialContext, TLSClientConfig: config, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true,
-			MaxResponseHeaderBytes: answerBytes, IdleConnTimeout: time.Second, MaxIdleConnsPerHost: 1, DisableCompression: true,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	return g
 }
 
 // kindOf is the first key of a path.
@@ -107,6 +119,7 @@ func (r *reading) pool(key, name string) *x509.CertPool {
 // A guard looks at the addresses that a client connects to.
 type guard struct {
 	host  string // of the URL
+	kind  string // of the target, which is the key under which allow stands
 	allow []netip.Prefix
 }
 
@@ -117,7 +130,12 @@ func (g *guard) control(_, address string, _ syscall.RawConn) error {
 	if err != nil {
 		return fmt.Errorf("address %s: %w", address, err)
 	}
-	a := ap.Addr().Unmap().WithZone("")
+	return g.refuse(ap.Addr())
+}
+
+// refuse returns why an address is not connected to, or nil.
+func (g *guard) refuse(a netip.Addr) error {
+	a = a.Unmap().WithZone("")
 	for _, p := range g.allow {
 		if p.Contains(a) {
 			return nil
@@ -127,7 +145,7 @@ func (g *guard) control(_, address string, _ syscall.RawConn) error {
 		return nil // whoever wrote that meant it
 	}
 	if what := inner(a); what != "" {
-		return &guardError{fmt.Sprintf("%s leads to %s, which is %s: add it to allow if that is meant", g.host, a, what)}
+		return &guardError{fmt.Sprintf("%s leads to %s, which is %s: add it to allow (allow: [%q] under %s) if that is meant", g.host, a, what, a, g.kind)}
 	}
 	return nil
 }
