@@ -69,7 +69,7 @@ func (p *Program) keptElsewhere(c loom.SecretsConfig, err error) error {
 }
 
 func (p *Program) secretInitCommand(state *string) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "init",
 		Example: `  ` + p.Name + ` secret init`,
 		Short:   "Make the key of the encrypted file",
@@ -78,28 +78,48 @@ by its user alone, and prints its public half: others can encrypt for it with ag
 The first "secret set" does so too. Without the key the secrets are lost: keep a
 copy of it where the copies of the file are not.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := p.secrets(*state)
-			if err != nil {
-				return err
-			}
-			if c.File == "" {
-				return &Error{Code: ExitFailed, Err: errors.New("only a file of secrets has a key, and the configuration names none")}
-			}
-			public, err := secret.MakeKey(c)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(p.Stderr, "%s: made the key %s\n", p.Name, c.Identity)
-			fmt.Fprintln(p.Stdout, public)
-			p.wroteDown(cmd.Context(), *state, "secret init", c.Identity)
-			return nil
-		},
 	}
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := p.secrets(*state)
+		if err != nil {
+			return err
+		}
+		if c.File == "" {
+			return &Error{Code: ExitFailed, Err: errors.New("only a file of secrets has a key, and the configuration names none")}
+		}
+		public, err := secret.MakeKey(c)
+		if err != nil {
+			return err
+		}
+		p.wroteDown(cmd.Context(), *state, "secret init", c.Identity)
+		if *output == "json" {
+			return writeJSON(p.Stdout, map[string]string{"identity": c.Identity, "public": public})
+		}
+		fmt.Fprintf(p.Stderr, "%s: made the key %s\n", p.Name, c.Identity)
+		fmt.Fprintln(p.Stdout, public)
+		return nil
+	}
+	return cmd
+}
+
+// kept tells of one that changed where secrets are kept, under which name, if it is
+// one, and of which only programs are told on standard output.
+func (p *Program) kept(output string, c loom.SecretsConfig, name, what string) error {
+	if output != "json" {
+		if what != "" {
+			fmt.Fprintf(p.Stderr, "%s: %s\n", p.Name, what)
+		}
+		return nil
+	}
+	return writeJSON(p.Stdout, struct {
+		Name string `json:"name,omitempty"`
+		In   string `json:"in"`
+	}{name, c.File + c.Dir})
 }
 
 func (p *Program) secretSetCommand(state *string) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Give a secret a value",
 		Long: `Set reads the value from standard input, without the newline at its end, or asks for
@@ -117,33 +137,34 @@ it on a terminal, where it does not show. Several lines can be a value, such as 
 			return nil
 		},
 		ValidArgsFunction: p.completeSecrets(state),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.secrets(*state)
-			if err != nil {
-				return err
-			}
-			name := args[0]
-			if !loom.ValidSecretName(name) {
-				return Usage("%q can't be the name of a secret: use letters, digits, _ - . and /, and begin with a letter or _", name)
-			}
-			if len(c.Command) > 0 {
-				return p.keptElsewhere(c, secret.ErrElsewhere)
-			}
-			value, err := p.readSecret(name)
-			if err != nil {
-				return err
-			}
-			if err := secret.Set(c, name, value); err != nil {
-				return p.keptElsewhere(c, err)
-			}
-			if !loom.Redactable(value) {
-				fmt.Fprintf(p.Stderr, "%s: warning: so short a secret can't be told from other text, and is shown wherever something prints it\n", p.Name)
-			}
-			fmt.Fprintf(p.Stderr, "%s: %s is set in %s\n", p.Name, name, below(c.File+c.Dir))
-			p.wroteDown(cmd.Context(), *state, "secret set", name)
-			return nil
-		},
 	}
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := p.secrets(*state)
+		if err != nil {
+			return err
+		}
+		name := args[0]
+		if !loom.ValidSecretName(name) {
+			return Usage("%q can't be the name of a secret: use letters, digits, _ - . and /, and begin with a letter or _", name)
+		}
+		if len(c.Command) > 0 {
+			return p.keptElsewhere(c, secret.ErrElsewhere)
+		}
+		value, err := p.readSecret(name)
+		if err != nil {
+			return err
+		}
+		if err := secret.Set(c, name, value); err != nil {
+			return p.keptElsewhere(c, err)
+		}
+		if !loom.Redactable(value) {
+			fmt.Fprintf(p.Stderr, "%s: warning: so short a secret can't be told from other text, and is shown wherever something prints it\n", p.Name)
+		}
+		p.wroteDown(cmd.Context(), *state, "secret set", name)
+		return p.kept(*output, c, name, name+" is set in "+below(c.File+c.Dir))
+	}
+	return cmd
 }
 
 // readSecret reads a value from standard input, or asks for it.
@@ -307,6 +328,7 @@ func (p *Program) secretRemoveCommand(state *string) *cobra.Command {
 		ValidArgsFunction: p.completeSecrets(state),
 	}
 	force := cmd.Flags().Bool("force", false, "although manifests refer to it, which they can't be read without")
+	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := p.secrets(*state)
 		if err != nil {
@@ -323,15 +345,14 @@ func (p *Program) secretRemoveCommand(state *string) *cobra.Command {
 		if err := secret.Remove(c, name); err != nil {
 			return p.keptElsewhere(c, err)
 		}
-		fmt.Fprintf(p.Stderr, "%s: %s is removed\n", p.Name, name)
 		p.wroteDown(cmd.Context(), *state, "secret rm", name)
-		return nil
+		return p.kept(*output, c, name, name+" is removed")
 	}
 	return cmd
 }
 
 func (p *Program) secretEditCommand(state *string) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "edit",
 		Example: `  ` + p.Name + ` secret edit`,
 		Short:   "Edit all secrets in an editor",
@@ -339,26 +360,32 @@ func (p *Program) secretEditCommand(state *string) *cobra.Command {
 a place for that, opens it in $VISUAL or $EDITOR, and encrypts it again when the
 editor has ended. Editors may keep copies elsewhere: "vim -n -i NONE" does not.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := p.secrets(*state)
-			if err != nil {
-				return err
-			}
-			if c.Dir != "" {
-				return &Error{Code: ExitFailed, Err: fmt.Errorf("the secrets are files of their own: edit those in %s", c.Dir)}
-			}
-			err = secret.Edit(c, func(file string) error { return p.editor(cmd.Context(), file) }, p.editAgain)
-			if err != nil {
-				return p.keptElsewhere(c, err)
-			}
-			p.wroteDown(cmd.Context(), *state, "secret edit", c.File)
-			return nil
-		},
 	}
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := p.secrets(*state)
+		if err != nil {
+			return err
+		}
+		if c.Dir != "" {
+			return &Error{Code: ExitFailed, Err: fmt.Errorf("the secrets are files of their own: edit those in %s", c.Dir)}
+		}
+		screen := p.Stdout
+		if *output == "json" {
+			screen = p.Stderr // standard output is for the answer
+		}
+		err = secret.Edit(c, func(file string) error { return p.editor(cmd.Context(), file, screen) }, p.editAgain)
+		if err != nil {
+			return p.keptElsewhere(c, err)
+		}
+		p.wroteDown(cmd.Context(), *state, "secret edit", c.File)
+		return p.kept(*output, c, "", "")
+	}
+	return cmd
 }
 
-// editor opens a file in the user's editor.
-func (p *Program) editor(ctx context.Context, file string) error {
+// editor opens a file in the user's editor, which shows it on screen.
+func (p *Program) editor(ctx context.Context, file string, screen io.Writer) error {
 	words := strings.Fields(os.Getenv("VISUAL"))
 	if len(words) == 0 {
 		words = strings.Fields(os.Getenv("EDITOR"))
@@ -367,7 +394,7 @@ func (p *Program) editor(ctx context.Context, file string) error {
 		words = []string{"vi"}
 	}
 	cmd := exec.CommandContext(ctx, words[0], append(words[1:], file)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Stdin, p.Stdout, p.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Stdin, screen, p.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Run(); err != nil {

@@ -153,6 +153,7 @@ within seconds.`,
 		ValidArgsFunction: p.completeTokens,
 	}
 	state := stateFlag(cmd)
+	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		k, err := p.keeper(cmd.Context(), *state)
 		if err != nil {
@@ -160,16 +161,27 @@ within seconds.`,
 		}
 		defer k.close()
 		var failed []error
+		revoked := []revokedJSON{}
 		for _, name := range args {
 			if err := k.revoke(cmd.Context(), name); err != nil {
 				failed = append(failed, err)
 				continue
 			}
-			fmt.Fprintf(p.Stdout, "token %s is revoked\n", name)
+			if revoked = append(revoked, revokedJSON{name}); *output != "json" {
+				fmt.Fprintf(p.Stdout, "token %s is revoked\n", name)
+			}
+		}
+		if *output == "json" {
+			failed = append(failed, writeJSON(p.Stdout, revoked))
 		}
 		return errors.Join(failed...)
 	}
 	return cmd
+}
+
+// A revokedJSON is a token that was revoked, for programs.
+type revokedJSON struct {
+	Name string `json:"name"`
 }
 
 // completeTokens completes the names of tokens.

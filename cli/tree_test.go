@@ -34,7 +34,7 @@ func eachCommand(cmd *cobra.Command, visit func(*cobra.Command)) {
 func TestTree(t *testing.T) {
 	// What prints no data but says that something was done, or prints a file.
 	plain := strings.Fields("context context-use context-add context-rm import import-crontab import-ansible-inventory import-ssh-config " +
-		"init schema api completion dial help logs run exec retry")
+		"init schema api man completion dial help logs run exec retry")
 	_, root := tree(t)
 	eachCommand(root, func(cmd *cobra.Command) {
 		path := strings.ReplaceAll(strings.TrimPrefix(cmd.CommandPath(), "loomd "), " ", "-")
@@ -61,7 +61,7 @@ func TestTree(t *testing.T) {
 			}
 		}
 		if o := cmd.Flags().Lookup("output"); o == nil && cmd.Runnable() && !cmd.HasSubCommands() && !slices.Contains(plain, path) {
-			t.Logf("%s has no -o", path)
+			t.Errorf("%s has no -o", path)
 		} else if o != nil && !strings.Contains(o.Usage, "json") {
 			t.Errorf("%s: -o has no json: %s", path, o.Usage)
 		}
