@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/dustinlacewell/loom/internal/bind"
 )
 
 // A going is a run in progress.
@@ -168,12 +171,18 @@ func (s *Scheduler) Trigger(ctx context.Context, job string, q Request) (Run, er
 	}
 	s.mu.Lock()
 	e, open := s.jobs[job], s.open
+	hint := ""
+	if e == nil {
+		if near := bind.Nearest(job, maps.Keys(s.jobs)); near != "" {
+			hint = fmt.Sprintf(" (did you mean %q?)", near)
+		}
+	}
 	s.mu.Unlock()
 	switch {
 	case !open:
 		return Run{}, fmt.Errorf("job %q: %w", job, ErrShutdown)
 	case e == nil:
-		return Run{}, fmt.Errorf("job %q: %w", job, ErrNotFound)
+		return Run{}, fmt.Errorf("there is no job %q%s: %w", job, hint, ErrNotFound)
 	}
 	return s.ask(ctx, e.job, q, false)
 }

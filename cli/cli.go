@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -96,16 +97,51 @@ func Usage(format string, args ...any) error {
 // work by their exit status.
 func (p *Program) Execute(ctx context.Context, root *cobra.Command, args []string) error {
 	p.completeAll(root)
+	explainArgs(root)
 	root.SetArgs(pastTimes(args))
 	root.SetIn(p.Stdin)
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
-	root.PersistentPreRun = func(*cobra.Command, []string) { p.began = true }
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		p.began = true
+		if o := cmd.Flags().Lookup("output"); o != nil && o.Value.String() == "yaml" {
+			p.Stdout = &yamlWriter{Writer: p.Stdout}
+			_ = o.Value.Set("json") // the same, in other words
+		}
+	}
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !p.began {
 		return &Error{Code: ExitUsage, Err: err, Hint: cmd.CommandPath() + " --help says more"}
 	}
 	return err
+}
+
+// explainArgs has commands that get too many arguments, or too few, say what they
+// take.
+func explainArgs(cmd *cobra.Command) {
+	for _, one := range cmd.Commands() {
+		explainArgs(one)
+	}
+	check := cmd.Args
+	if check == nil || !cmd.Runnable() {
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		err := check(cmd, args)
+		if err == nil || !strings.HasPrefix(err.Error(), "accepts ") && !strings.HasPrefix(err.Error(), "requires ") && !strings.HasPrefix(err.Error(), "unknown command ") {
+			return err // which says it better
+		}
+		usage := strings.TrimSuffix(cmd.UseLine(), " [flags]")
+		for n := range len(args) + 1 {
+			if check(cmd, args[:n]) == nil {
+				return fmt.Errorf("%q is too much: write %s", args[n], usage)
+			}
+		}
+		if len(args) == 0 {
+			return fmt.Errorf("something is missing: write %s", usage)
+		}
+		return fmt.Errorf("something is missing after %q: write %s", args[len(args)-1], usage)
+	}
 }
 
 // Report tells a person what went wrong.
@@ -120,7 +156,14 @@ func (p *Program) Report(err error) {
 		}
 		return
 	}
-	fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, strings.TrimRight(err.Error(), "\n"))
+	text := strings.TrimRight(err.Error(), "\n")
+	if errors.Is(err, loom.ErrNotFound) { // which the sentence says already
+		text = strings.TrimPrefix(text, "not found: ")
+		if strings.HasPrefix(text, "there is no") || strings.Contains(text, ": there is no") {
+			text = strings.TrimSuffix(text, ": not found")
+		}
+	}
+	fmt.Fprintf(p.Stderr, "%s: %s\n", p.Name, text)
 	if own != nil && own.Hint != "" {
 		fmt.Fprintf(p.Stderr, "%s: hint: %s\n", p.Name, own.Hint)
 	}
@@ -156,8 +199,9 @@ Exit status: 0 ok, 1 the work failed, 2 wrong usage, 3 no daemon to talk to,
 		SuggestionsMinimumDistance: 2,
 	}
 	root.PersistentFlags().StringVarP(&p.Config, "config", "c", "",
-		"main configuration `file`, or several, of which the first that\nexists is used (default "+strings.Join(loom.DefaultFiles(), ",\n")+")")
+		"main configuration `file`, or several, of which the first that exists is used (default "+strings.Join(loom.DefaultFiles(), ", ")+")")
 	p.addRemote(root)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 100 "))
 	root.AddCommand(p.contextCommand(), p.dialCommand(), p.apiCommand(), p.initCommand(), p.schemaCommand(), p.importCommand())
 	root.AddCommand(p.checkCommand(), p.nextCommand(), p.runCommand(), p.execCommand(), p.tasksCommand(), p.versionCommand(),
 		p.statusCommand(), p.runsCommand(), p.showCommand(), p.logsCommand(), p.whyCommand(),
@@ -226,10 +270,15 @@ func Problems(err error) []*loom.ManifestError {
 	return Problems(errors.Unwrap(err))
 }
 
-// outputFlag adds -o to a command.
+// outputFlag adds -o to a command. What can be written as JSON can as YAML too, which
+// the command need not know of.
 func outputFlag(cmd *cobra.Command, usual string, others ...string) *string {
 	all := append([]string{usual}, others...)
-	o := cmd.Flags().StringP("output", "o", usual, strings.Join(all, " or "))
+	if i := slices.Index(all, "json"); i >= 0 {
+		all = slices.Insert(all, i+1, "yaml")
+	}
+	choice := strings.Join(all[:len(all)-1], ", ") + " or " + all[len(all)-1]
+	o := cmd.Flags().StringP("output", "o", usual, choice)
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp)) // it is our own flag
 	check := cmd.PreRunE
 	cmd.PreRunE = func(c *cobra.Command, args []string) error {
@@ -241,7 +290,7 @@ func outputFlag(cmd *cobra.Command, usual string, others ...string) *string {
 				return nil
 			}
 		}
-		return Usage("-o %s: write %s", *o, strings.Join(all, " or "))
+		return Usage("-o %s: write %s", *o, choice)
 	}
 	return o
 }

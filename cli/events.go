@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
@@ -230,11 +229,7 @@ type eventWriter struct {
 func (w *eventWriter) all(events []api.Event) error {
 	for _, e := range events {
 		if w.json {
-			text, err := json.Marshal(e)
-			if err != nil {
-				return err
-			}
-			if _, err := fmt.Fprintf(w.p.Stdout, "%s\n", text); err != nil {
+			if err := writeLine(w.p.Stdout, e); err != nil {
 				return err
 			}
 			continue

@@ -261,8 +261,8 @@ func (p *Program) showJob(ctx context.Context, in *inquiry, j *api.JobDetail) er
 	now := time.Now()
 	p.fact("job", j.Name)
 	p.fact("about", j.Description)
-	p.fact("status", p.stands(j.Last, now))
-	p.fact("last", p.outcomes(j.Outcomes, 30))
+	p.painted("status", p.stands(j.Last, now))
+	p.painted("last", p.outcomes(j.Outcomes, 30))
 	if j.Stale {
 		p.fact("stale", "its file has mistakes, and an older text of it is in force: "+p.Name+" check tells them")
 	}

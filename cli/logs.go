@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +52,10 @@ sequences in it are made harmless on a terminal, and left as they are elsewhere.
 		}
 		defer m.close()
 		l.out, l.json, l.stream = bufio.NewWriter(p.Stdout), *output == "json", loom.Stream(*stream)
+		l.programs = l.out
+		if _, ok := p.Stdout.(*yamlWriter); ok {
+			l.programs = &yamlWriter{Writer: l.out}
+		}
 		l.harmless, l.colour = terminal(p.Stdout) > 0, colourful(p.Stdout)
 		if err := p.logNodes(ctx, m, r, *node, &l); err != nil {
 			return err
@@ -146,6 +149,7 @@ func (p *Program) logged(ctx context.Context, m *memory, r loom.Run, node string
 type logView struct {
 	out      *bufio.Writer
 	json     bool
+	programs io.Writer // where that goes: to out
 	times    bool
 	prefix   bool
 	column   int // width of node names
@@ -214,16 +218,14 @@ func (l *logView) end() error {
 	return err
 }
 
-// record prints a line for programs: one JSON object in a line.
+// record prints a line for programs: one JSON object in a line. A failure to write
+// shows at the end.
 func (l *logView) record(node string, line loom.Line) {
-	text, err := json.Marshal(struct {
+	_ = writeLine(l.programs, struct {
 		Time   time.Time   `json:"time"`
 		Node   string      `json:"node"`
 		Stream loom.Stream `json:"stream"`
 		Text   string      `json:"text"`
 		More   bool        `json:"more,omitempty"`
 	}{line.Time.UTC(), node, line.Stream, line.Text, line.More})
-	if err == nil { // strings and times can always be encoded
-		_, _ = l.out.Write(append(text, '\n'))
-	}
 }

@@ -195,14 +195,25 @@ func (p *Program) testTarget(ctx context.Context, state, name string, local bool
 }
 
 // completeNotify completes the names of targets.
-func (p *Program) completeNotify(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	c, err := loom.ReadConfig(p.Config)
-	if err != nil || len(args) > 0 {
+func (p *Program) completeNotify(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	var all []string
-	for _, t := range c.Notify {
-		all = append(all, t.Name)
+	all, ok := p.live(cmd, func(ctx context.Context, m *memory) ([]string, error) {
+		if m.daemon == nil {
+			return nil, errNoList
+		}
+		targets, err := m.daemon.Notifications(ctx)
+		var all []string
+		for _, t := range targets {
+			all = append(all, described(t.Name, t.Kind+" to "+t.To))
+		}
+		return all, err
+	})
+	if c, err := loom.ReadConfig(p.Config); !ok && err == nil {
+		for _, t := range c.Notify {
+			all = append(all, t.Name)
+		}
 	}
 	return all, cobra.ShellCompDirectiveNoFileComp
 }

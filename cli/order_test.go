@@ -8,10 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"gopkg.in/yaml.v3"
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/api"
@@ -128,7 +132,13 @@ func TestOrders(t *testing.T) {
 		{"run hello --stream --on n1,n3", "n1 | hello\n", ": 2 ok", 0},
 		{"run hello -o json", `"text": "hello"`, "", 0},
 		{"run hello --on n7", "", `no node "n7"`, 5},
-		{"run nope", "", "not found", 5},
+		{"run nope", "", `there is no job "nope"` + "\n", 5},
+		{"run helo", "", `there is no job "helo" (did you mean "hello"?)` + "\n", 5},
+		{"job helo", "", `there is no job "helo" (did you mean "hello"?)` + "\n", 5},
+		{"run", "", "something is missing: write loom run JOB\n", 2},
+		{"run hello you", "", `"you" is too much: write loom run JOB` + "\n", 2},
+		{"status now", "", `"now" is too much: write loom status` + "\n", 2},
+		{"run hello -o yaml --on n2", "    output:\n      - time: ", "", 0},
 		{"exec all -- echo hi   there", "n[1-3] (3):\n  hi there\n", "3 ok", 0},
 		{"exec n3 -- echo out", "out\n", "", 0},
 		{"exec n3 -- exit 4", "", "exit status 4", 1},
@@ -410,5 +420,79 @@ func TestFollowEvents(t *testing.T) {
 	wg.Wait()
 	if strings.Count(all, "started on 2 nodes") != 2 { // with that of the past
 		t.Errorf("the beginning of the run is told more than once:\n%s", all)
+	}
+}
+
+// TestPaintedFacts shows a job on a terminal with colours, of which nothing may be
+// seen but the colours.
+func TestPaintedFacts(t *testing.T) {
+	t.Setenv("NO_COLOR", "")
+	t.Setenv("TERM", "xterm")
+	y := newYard(t, 1, yardJobs)
+	if _, errs, code := y.give(t, nil, nil, "run", "hello"); code != 0 {
+		t.Fatal(errs)
+	}
+	s := newScreen(t)
+	y.give(t, s, nil, "job", "hello")
+	all := s.until(t, "file ")
+	if strings.Contains(all, "^[") || !strings.Contains(all, "status    \x1b[32mok ") {
+		t.Errorf("colours are not made, or spelt out:\n%q", all)
+	}
+}
+
+// TestYAML holds that what programs are told as YAML is what they are told as JSON.
+func TestYAML(t *testing.T) {
+	y := newYard(t, 3, yardJobs)
+	if _, errs, code := y.give(t, nil, nil, "run", "mixed"); code != ExitFailed {
+		t.Fatal(errs)
+	}
+	id, _, _ := y.give(t, nil, nil, "runs", "-o", "name")
+	for _, args := range []string{"jobs", "job mixed", "nodes", "node n1", "runs", "show " + id, "logs " + id, "events", "audit", "tasks", "tasks run", "check", "version", "why mixed"} {
+		read := func(output string) (all []any) {
+			out, errs, code := y.give(t, nil, nil, append(strings.Fields(args), "-o", output)...)
+			if code != 0 {
+				t.Fatalf("%s -o %s: %d, %s", args, output, code, errs)
+			}
+			for d := yaml.NewDecoder(strings.NewReader(out)); ; { // JSON is YAML
+				var v any
+				if err := d.Decode(&v); err == io.EOF {
+					return all
+				} else if err != nil {
+					t.Fatalf("%s -o %s: %v\n%s", args, output, err, out)
+				}
+				all = append(all, v)
+			}
+		}
+		if args == "logs "+id || args == "events" { // each line is a value
+			out, _, _ := y.give(t, nil, nil, append(strings.Fields(args), "-o", "json")...)
+			if docs := read("yaml"); len(docs) != strings.Count(out, "\n") {
+				t.Errorf("%s: %d documents of\n%s", args, len(docs), out)
+			}
+			continue
+		}
+		if diff := cmp.Diff(read("json"), read("yaml")); diff != "" {
+			t.Errorf("%s: YAML differs from JSON:\n%s", args, diff)
+		}
+	}
+}
+
+// TestPlainWords holds that a text that has no quotes in YAML is a text there.
+func TestPlainWords(t *testing.T) {
+	for _, s := range []string{"", "true", "No", "y", "null", "~", "1", "1e3", "0x1f", "2026-11-24", "-", "a: b", "a #b", "{a}", "*a", "&a", "a ", " a",
+		"a\nb", "a\tb", "a\x1b[31m", "ünïcode", "ok", "exit status 1", "/etc/x", "run @ all", "@every", "=", "a=b", "ann@example.org", "off", "12:30:45", "\ufeff"} {
+		var out bytes.Buffer
+		if err := (&yamlWriter{Writer: &out}).value(map[string]any{"k": s, "l": []string{s}}); err != nil {
+			t.Fatal(err)
+		}
+		var back struct {
+			K any
+			L []any
+		}
+		if err := yaml.Unmarshal(out.Bytes(), &back); err != nil || back.K != s || back.L[0] != s {
+			t.Errorf("%q is %#v in\n%s%v", s, back, out.String(), err)
+		}
+		if back := strings.TrimSpace(strings.TrimPrefix(strings.Split(out.String(), "\n")[0], "k:")); slices.Contains([]string{"off", "no", "y", "No"}, back) {
+			t.Errorf("%q is no text in older YAML", s)
+		}
 	}
 }

@@ -37,11 +37,11 @@ type remoteFlags struct {
 // addRemote adds the flags that say which daemon is asked to all commands.
 func (p *Program) addRemote(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringVar(&p.remote.server, "server", "", "daemon to ask: an https:// `URL`, unix:PATH or ssh://[user@]host[:port]\n(default $"+envServer+", or the current context, or this machine's)")
-	f.StringVar(&p.remote.token, "token", "", "`token` that says who asks; others on this machine can see it:\n$"+envToken+" and --token-file hide it")
+	f.StringVar(&p.remote.server, "server", "", "daemon to ask: an https:// `URL`, unix:PATH or ssh://[user@]host[:port] (default $"+envServer+", or the current context, or this machine's)")
+	f.StringVar(&p.remote.token, "token", "", "`token` that says who asks; others on this machine can see it: $"+envToken+" and --token-file hide it")
 	f.StringVar(&p.remote.tokenFile, "token-file", "", "`file` with the token, which only you may read; - is the standard input")
 	f.StringVar(&p.remote.ca, "ca", "", "`file` of certificates (PEM) to trust, instead of the system's")
-	f.StringVar(&p.remote.context, "context", "", "daemon to ask, by the `name` that \"context add\" gave it (default $"+envContext+");\n"+contextLocal+" is this machine's")
+	f.StringVar(&p.remote.context, "context", "", "daemon to ask, by the `name` that \"context add\" gave it (default $"+envContext+"); "+contextLocal+" is this machine's")
 	for name, complete := range map[string]cobra.CompletionFunc{
 		"context": p.completeContexts, "server": p.completeServers, "token": cobra.NoFileCompletions,
 		"token-file": cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),

@@ -227,7 +227,7 @@ func (f *runFlags) check() error {
 	case f.timeout < 0:
 		return Usage("--timeout %v: write a duration such as 30s", f.timeout)
 	case f.stream && *f.output == "json":
-		return Usage("--stream and -o json exclude each other")
+		return Usage("--stream and -o exclude each other")
 	}
 	return nil
 }

@@ -95,8 +95,13 @@ func (p *Program) showJSON(r loom.Run, results []loom.Result, a api.Answer) erro
 
 // fact writes one line about something.
 func (p *Program) fact(name, text string) {
+	p.painted(name, clean(text))
+}
+
+// painted is fact of a text that is harmless, and may have colours of ours.
+func (p *Program) painted(name, text string) {
 	if text != "" {
-		fmt.Fprintf(p.Stdout, "%-9s %s\n", name, clean(text))
+		fmt.Fprintf(p.Stdout, "%-9s %s\n", name, text)
 	}
 }
 
@@ -130,7 +135,7 @@ func (p *Program) showRun(r loom.Run, results []loom.Result, a api.Answer) {
 	}
 	p.fact("started", stamp(r.Started))
 	if r.Ended.IsZero() && !r.Started.IsZero() {
-		p.fact("ended", fmt.Sprintf("not yet, after %s", took(max(now.Sub(r.Started), 0))))
+		p.fact("ended", fmt.Sprintf("not yet: it has been going for %s", took(max(now.Sub(r.Started), 0))))
 	} else if !r.Started.IsZero() {
 		p.fact("ended", fmt.Sprintf("%s, after %s", stamp(r.Ended), took(r.Ended.Sub(r.Started))))
 	}

@@ -2,10 +2,14 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
 )
 
 // A table is columns for a person to read.
@@ -78,11 +82,87 @@ func wrap(text string, n int) []string {
 	return append(lines, line)
 }
 
+// writeJSON writes a value for programs: as JSON, or as YAML if that is what w wants.
 func writeJSON(w io.Writer, v any) error {
+	if y, ok := w.(*yamlWriter); ok {
+		return y.value(v)
+	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// writeLine writes one of many values for programs: as JSON each has a line, as YAML
+// each is a document.
+func writeLine(w io.Writer, v any) error {
+	if y, ok := w.(*yamlWriter); ok {
+		return y.value(v)
+	}
+	text, err := json.Marshal(v)
+	if err == nil {
+		_, err = fmt.Fprintf(w, "%s\n", text)
+	}
+	return err
+}
+
+// A yamlWriter is an output on which values for programs are written as YAML: what
+// is in them, and its order, is as in JSON.
+type yamlWriter struct {
+	io.Writer
+	begun bool
+}
+
+func (y *yamlWriter) value(v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil { // JSON is YAML
+		return err
+	}
+	block(&doc)
+	if y.begun {
+		if _, err := io.WriteString(y.Writer, "---\n"); err != nil {
+			return err
+		}
+	}
+	y.begun = true
+	e := yaml.NewEncoder(y.Writer)
+	e.SetIndent(2)
+	return errors.Join(e.Encode(&doc), e.Close())
+}
+
+// block has a YAML node written as people write it, as far as that leaves no doubt
+// what it is: plain is only what begins with a letter and is no word with a meaning.
+func block(n *yaml.Node) {
+	switch n.Kind {
+	case yaml.SequenceNode, yaml.MappingNode:
+		if len(n.Content) > 0 {
+			n.Style = 0
+		}
+	case yaml.ScalarNode:
+		if plain := plainWord(n.Value); n.Tag == "!!str" && (plain || strings.Contains(strings.TrimSuffix(n.Value, "\n"), "\n")) {
+			n.Style = 0
+		}
+	}
+	for _, one := range n.Content {
+		block(one)
+	}
+}
+
+func plainWord(s string) bool {
+	if s == "" || slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y", "n"}, strings.ToLower(s)) {
+		return false
+	}
+	for i, c := range []byte(s) {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '/' || c == '_'
+		if !letter && (i == 0 || (c < '0' || c > '9') && !strings.ContainsRune("-. @=", rune(c))) {
+			return false
+		}
+	}
+	return s[len(s)-1] != ' '
 }
 
 // count is a number and what is counted.

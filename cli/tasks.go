@@ -22,7 +22,7 @@ kwargs by name.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: p.completeTasks,
 	}
-	output := outputFlag(cmd, "table", "json")
+	output := outputFlag(cmd, "table", "json", "name")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return p.listTasks(*output)
@@ -32,8 +32,12 @@ kwargs by name.`,
 			_, err := p.Tasks.New(args[0], nil, nil)
 			return &Error{Code: ExitNotFound, Err: err, Hint: p.Name + " tasks lists those there are"}
 		}
-		if *output == "json" {
+		switch *output {
+		case "json":
 			return writeJSON(p.Stdout, t)
+		case "name":
+			fmt.Fprintln(p.Stdout, t.Name)
+			return nil
 		}
 		p.showTask(t)
 		return nil
@@ -47,8 +51,14 @@ func (p *Program) listTasks(output string) error {
 		one, _ := api.NewTaskInfo(p.Tasks, name) // it is there
 		all = append(all, one)
 	}
-	if output == "json" {
+	switch output {
+	case "json":
 		return writeJSON(p.Stdout, all)
+	case "name":
+		for _, one := range all {
+			fmt.Fprintln(p.Stdout, one.Name)
+		}
+		return nil
 	}
 	t := table{head: []string{"TASK", "PARAMETERS"}}
 	for _, one := range all {

@@ -70,5 +70,10 @@ func TestTree(t *testing.T) {
 		if err := cmd.Help(); err != nil || strings.Contains(out.String(), "\x1b") {
 			t.Errorf("%s --help: %v", path, err)
 		}
+		for line := range strings.SplitSeq(out.String(), "\n") {
+			if len(line) > 100 {
+				t.Errorf("%s --help: a line is too long: %s", path, line)
+			}
+		}
 	})
 }
