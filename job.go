@@ -55,6 +55,7 @@ type Job struct {
 	Col  int
 
 	secrets *Redactor // of the manifest it is from
+	plan    bool      // it is what Plan returned
 }
 
 // SudoDefault as the Sudo of a job is the user that each node's own Sudo names,

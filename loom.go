@@ -44,8 +44,13 @@ type Run struct {
 	Job     string
 	Due     time.Time // when it should have started
 	Trigger Trigger
-	By      string    // who asked for it: a person, or the run that it follows
-	Targets []string  // the nodes that were asked for; nil: all of the job's
+	By      string   // who asked for it: a person, or the run that it follows
+	Targets []string // the nodes that were asked for; nil: all of the job's
+
+	Plan    bool          // it only told what the job would change, and is none of its results
+	Timeout time.Duration // for each node and attempt, instead of the job's; 0: the job's
+	Max     int           // nodes at once, as far as the pool has room; 0: no limit of its own
+
 	Queued  time.Time // set by a Store
 	Started time.Time
 	Ended   time.Time // zero while it is going
@@ -100,6 +105,7 @@ type Event struct {
 	Due   time.Time // of the run, or the tick
 	Until time.Time // of KindTickMissed: the last tick, if it stands for several
 	Node  string    // "" if it is about the whole run
+	Plan  bool      // the run only tells what its job would change
 
 	Outcome Outcome // of KindTickSkipped and KindTickMissed, unless it is about a run without a tick
 	Ticks   int     // of the same: how many ticks it stands for
@@ -289,6 +295,9 @@ func LogEvents(log *slog.Logger) func(Event) {
 		}
 		if e.Node != "" {
 			attrs = append(attrs, slog.String("node", e.Node))
+		}
+		if e.Plan {
+			attrs = append(attrs, slog.Bool("plan", true))
 		}
 		if e.Stream != "" {
 			attrs = append(attrs, slog.String("stream", string(e.Stream)))

@@ -108,7 +108,7 @@ func (p *Pool) Stats() PoolStats {
 // cancelled, and tasks that do not return within ten seconds are abandoned.
 func (p *Pool) Run(ctx context.Context, j *Job, due time.Time, emit func(Event)) error {
 	now := time.Now()
-	return p.run(ctx, j, Run{ID: newID(now), Job: j.Name, Due: due, Trigger: TriggerManual, Started: now}, leftover{}, emit)
+	return p.run(ctx, j, Run{ID: newID(now), Job: j.Name, Due: due, Trigger: TriggerManual, Plan: j.plan, Started: now}, leftover{}, emit)
 }
 
 // run is Run for a run that has a name already, and goes on where an earlier one
@@ -120,6 +120,10 @@ func (p *Pool) run(ctx context.Context, j *Job, r Run, left leftover, emit func(
 	}
 	w := &work{pool: p, job: j, run: r, left: left, emit: emit, secrets: cmp.Or(j.secrets, p.Redactor), counts: map[Status]int{}}
 	w.run.Status, w.run.Nodes = StatusRunning, len(j.Targets)
+	if r.Max > 0 {
+		w.own = &slots{}
+		w.own.resize(r.Max)
+	}
 	w.event(Event{Kind: KindRunStarted, Ran: w.record()})
 
 	rest, size := j.Targets, 0
@@ -148,6 +152,7 @@ type work struct {
 	run  Run
 	left leftover
 	emit func(Event)
+	own  *slots // bound the run's nodes beside the pool's; nil: they don't
 
 	secrets *Redactor // all that a node or a task says goes through it first
 
@@ -168,13 +173,37 @@ func (w *work) batch(ctx context.Context, nodes []*Node) {
 		}
 		err := w.refusal(n)
 		if err == nil {
-			err = w.pool.slots.acquire(ctx)
+			err = w.acquire(ctx)
 		}
 		if err != nil {
 			w.end(n, &Result{Node: n.Name, Status: StatusCancelled, ExitCode: -1, Reason: err.Error(), Err: err})
 			continue
 		}
 		wg.Go(func() { w.node(ctx, n) })
+	}
+}
+
+// acquire waits for a slot of the run's own, if it has a bound, then for one of
+// the pool's.
+func (w *work) acquire(ctx context.Context) error {
+	if w.own == nil {
+		return w.pool.slots.acquire(ctx)
+	}
+	if err := w.own.acquire(ctx); err != nil {
+		return err
+	}
+	err := w.pool.slots.acquire(ctx)
+	if err != nil {
+		w.own.release()
+	}
+	return err
+}
+
+// release gives back what acquire took.
+func (w *work) release() {
+	w.pool.slots.release()
+	if w.own != nil {
+		w.own.release()
 	}
 }
 
@@ -230,7 +259,7 @@ func (w *work) event(e Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	e.Job, e.Run, e.Due = w.job.Name, w.run.ID, w.run.Due
+	e.Job, e.Run, e.Due, e.Plan = w.job.Name, w.run.ID, w.run.Due, w.run.Plan
 	w.emit(e)
 }
 
@@ -281,7 +310,7 @@ func (w *work) node(ctx context.Context, n *Node) {
 		began := time.Now()
 		done = append(done, w.attempt(ctx, n, r, out, again)...)
 		again = false
-		w.pool.slots.release()
+		w.release()
 		delay, retry := w.job.Retries.next(r)
 		if !retry || ctx.Err() != nil {
 			break
@@ -290,7 +319,7 @@ func (w *work) node(ctx context.Context, n *Node) {
 		failed.Started, failed.Ended = began, time.Now()
 		w.event(Event{Kind: KindRetry, Node: n.Name, Result: &failed, Text: fmt.Sprintf("attempt %d of %d ended %s: %s; the next one follows in %v",
 			r.Attempts, w.job.Retries.Attempts+1, r.Status, r.Reason, delay)})
-		if wait(ctx, delay) != nil || w.pool.slots.acquire(ctx) != nil {
+		if wait(ctx, delay) != nil || w.acquire(ctx) != nil {
 			break // the result of the last attempt stands
 		}
 	}
@@ -307,11 +336,11 @@ func (w *work) stagger(ctx context.Context, n *Node) error {
 	if !w.job.Jitter.ByNode || w.job.Jitter.Max <= 0 {
 		return nil
 	}
-	w.pool.slots.release()
+	w.release()
 	if err := wait(ctx, w.job.Jitter.of(w.job.Name, n.Name)); err != nil {
 		return err
 	}
-	return w.pool.slots.acquire(ctx)
+	return w.acquire(ctx)
 }
 
 // wait returns after d, or ctx's cause if it ends first.

@@ -102,7 +102,7 @@ func (m *forgetful) fire(self string, f Firing) Fired {
 	}
 	var others []overlap.Run
 	for _, r := range m.runs {
-		if r.Job == f.Job {
+		if r.Job == f.Job && !r.Plan {
 			others = append(others, r.standing())
 		}
 	}
@@ -145,7 +145,7 @@ func (m *forgetful) Take(_ context.Context, self string) (*Claim, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.runs {
-		busy := slices.ContainsFunc(m.runs, func(o *unended) bool { return o.Job == r.Job && o.going })
+		busy := slices.ContainsFunc(m.runs, func(o *unended) bool { return o.Job == r.Job && o.going && !o.Plan })
 		if !r.going && (!r.solo || !busy) {
 			c := r.claim(self)
 			return &c, nil

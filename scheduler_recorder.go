@@ -321,7 +321,7 @@ func (r *recorder) abandon(ctx context.Context, left leftover) {
 		end.Counts[was.Status]++
 	}
 	r.finish(ctx, end)
-	r.s.event(Event{Kind: KindRunEnded, Time: now, Job: end.Job, Run: end.ID, Due: end.Due, Ran: &end})
+	r.s.event(Event{Kind: KindRunEnded, Time: now, Job: end.Job, Run: end.ID, Due: end.Due, Plan: end.Plan, Ran: &end})
 }
 
 // lostReason says of a result that was begun and has no end what is known.

@@ -32,9 +32,9 @@ func (s *Scheduler) start(c Claim) {
 	ctx, cancel := context.WithCancelCause(context.Background()) // ended by Cancel and Abort, not by Run's context
 	g := &going{claim: c, cancel: cancel, began: time.Now()}
 	if j := s.given[c.Run.ID]; j != nil {
-		g.job = j
+		g.job = j.as(c.Run)
 	} else if e := s.jobs[c.Run.Job]; e != nil {
-		g.job = e.job.on(c.Run.Targets)
+		g.job = e.job.as(c.Run)
 	}
 	s.going[c.Run.ID] = g
 	s.runs.Go(func() {
@@ -110,11 +110,14 @@ func (s *Scheduler) take(ctx context.Context) {
 	s.taking = false
 }
 
-// follow fires the jobs that are to follow a run. That is done before the run is
+// follow fires the jobs that are to follow a run, if it was no plan. That is done before the run is
 // recorded as ended, so that no crash can come between: one that is fired again
 // names the same run, and the store fires it once. While Run is stopping, what
 // follows waits in the store for the next start.
 func (s *Scheduler) follow(ctx context.Context, g *going) {
+	if g.claim.Run.Plan {
+		return
+	}
 	s.mu.Lock()
 	var firings []Firing
 	now := s.now()
@@ -134,6 +137,20 @@ func (s *Scheduler) follow(ctx context.Context, g *going) {
 			return
 		}
 	}
+}
+
+// as returns the job as a run is to do it.
+func (j *Job) as(r Run) *Job {
+	j = j.on(r.Targets)
+	if r.Timeout > 0 && r.Timeout != j.Timeout {
+		own := *j
+		own.Timeout = r.Timeout
+		j = &own
+	}
+	if r.Plan {
+		return j.Plan()
+	}
+	return j
 }
 
 // on returns the job with only the named ones of its targets; nil means all.
@@ -158,6 +175,10 @@ type Request struct {
 	Why     string   // what for
 	Key     string   // if not "", the same key again for the same job gets the run that it started first
 	Targets []string // names of some of the job's nodes; nil: all
+
+	Timeout time.Duration // for each node and attempt, instead of the job's; 0: the job's
+	Max     int           // nodes at once, as far as the pool has room; 0: no limit of its own
+	Plan    bool          // only tell what would change, as [Job.Plan] does, beside whatever runs of the job are going
 }
 
 // Trigger starts a run of a job now and returns without waiting for its end.
@@ -216,7 +237,7 @@ func (s *Scheduler) ask(ctx context.Context, j *Job, q Request, given bool) (Run
 	}
 	if given { // before the store knows of the run, since then it can be taken
 		s.mu.Lock()
-		s.given[f.Run.ID] = j.on(q.Targets)
+		s.given[f.Run.ID] = j
 		s.mu.Unlock()
 	}
 	fired, err := s.memory.Fire(ctx, s.self.ID, []Firing{f})
@@ -267,7 +288,7 @@ func (s *Scheduler) Once(ctx context.Context, j *Job, q Request) (Run, error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	g := &going{claim: fired[0].Claim, job: j, cancel: cancel, began: time.Now()}
+	g := &going{claim: fired[0].Claim, job: j.as(fired[0].Claim.Run), cancel: cancel, began: time.Now()}
 	s.mu.Lock()
 	s.going = map[string]*going{g.claim.Run.ID: g}
 	s.pulse.poke = make(chan struct{}, 1)
@@ -286,14 +307,25 @@ func (s *Scheduler) Once(ctx context.Context, j *Job, q Request) (Run, error) {
 
 // request makes a firing of what is asked for.
 func (j *Job) request(q Request, now time.Time) (Firing, error) {
-	r := Run{ID: newID(now), Job: j.Name, Due: now, Trigger: TriggerManual, By: q.By, Targets: q.Targets}
+	switch {
+	case q.Timeout < 0:
+		return Firing{}, fmt.Errorf("job %q: a timeout of %v is over before it begins: give one of more than 0", j.Name, q.Timeout)
+	case q.Max < 0:
+		return Firing{}, fmt.Errorf("job %q: a run can't be at work on %d nodes at once: give at least 1", j.Name, q.Max)
+	}
+	r := Run{ID: newID(now), Job: j.Name, Due: now, Trigger: TriggerManual, By: q.By, Targets: q.Targets,
+		Plan: q.Plan || j.plan, Max: q.Max, Timeout: (q.Timeout + time.Millisecond - 1).Truncate(time.Millisecond)} // as stores keep it
 	r.Nodes = len(j.on(q.Targets).Targets)
 	for _, name := range q.Targets {
 		if !slices.ContainsFunc(j.Targets, func(n *Node) bool { return n.Name == name }) {
 			return Firing{}, fmt.Errorf("job %q has no target %s: %w", j.Name, name, ErrNotFound)
 		}
 	}
-	return Firing{Job: j.Name, Run: r, Why: q.Why, Key: q.Key, Overlap: j.Overlap, Claim: true}, nil
+	f := Firing{Job: j.Name, Run: r, Why: q.Why, Key: q.Key, Overlap: j.Overlap, Claim: true}
+	if r.Plan {
+		f.Overlap = OverlapAllow // it is in nobody's way
+	}
+	return f, nil
 }
 
 // A refusedError says why a run was not started.

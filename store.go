@@ -117,12 +117,13 @@ type Archive interface {
 
 	// RecentRuns returns the newest runs of each of these jobs, so many of each at
 	// most: by job in the order asked for, newest first. They are without By,
-	// Targets, Reason and Counts, so that many jobs can be asked about at once.
+	// Targets, Timeout, Max, Reason and Counts, so that many jobs can be asked about
+	// at once. Plans are not among them.
 	RecentRuns(ctx context.Context, most int, jobs ...string) ([]Run, error)
 
 	// RecentResults returns the newest results on each of these nodes, so many of
 	// each at most: by node in the order asked for, newest first. They are as
-	// Results returns them.
+	// Results returns them. Those of plans are not among them.
 	RecentResults(ctx context.Context, most int, nodes ...string) ([]Result, error)
 
 	// Results returns results without their output, by run in the order
@@ -137,7 +138,7 @@ type Archive interface {
 	// Ticks returns what became of a job's ticks, newest first.
 	Ticks(ctx context.Context, q TickQuery) ([]Tick, error)
 
-	// Days returns how many runs ended how, by day, oldest first. Counts
+	// Days returns how many runs ended how, by day, oldest first, plans apart. Counts
 	// outlive the runs that were counted.
 	Days(ctx context.Context, q DayQuery) ([]DayCount, error)
 
@@ -203,9 +204,10 @@ type Firing struct {
 	Outcome Outcome   // "": ran
 	Why     string    // why not, or why late; one sentence
 
-	// Run is the run to start: its ID, Trigger, By, Targets and Nodes, and its
-	// Due if the firing has none. The rest is the store's. A firing of a run
-	// that exists is a repetition and changes nothing.
+	// Run is the run to start: its ID, Trigger, By, Targets, Plan, Timeout, Max and
+	// Nodes, and its Due if the firing has none. The rest is the store's. A firing of
+	// a run that exists is a repetition and changes nothing. A plan is no earlier run
+	// to any other: it stands in nobody's way.
 	Run     Run
 	Overlap Overlap
 	Key     string // if not "", a run without a tick is started once for each job and key
@@ -247,7 +249,7 @@ type JobState struct {
 	Name     string
 	LastTick time.Time // up to here ticks have outcomes; zero: none has
 	Pause    *Pause    // nil: not paused
-	Last     *Run      // the newest; nil: none
+	Last     *Run      // the newest that is no plan; nil: none
 	Gone     bool      // it is not among the adopted jobs
 }
 
@@ -265,6 +267,7 @@ type RunQuery struct {
 	Job     string
 	Status  []Status
 	Trigger Trigger
+	Plan    *bool     // only plans, or only others; nil: both
 	Node    string    // those that were at work there
 	Text    string    // part of the job's name, of By, or of the run's or a result's Reason, in any case
 	Since   time.Time // queued at or after
@@ -346,6 +349,7 @@ const (
 	VerbResume = "resume" // a job
 	VerbCancel = "cancel" // a run: at once if it has not begun, else its owner is told by Beat
 	VerbRun    = "run"    // a job, by hand; written by Fire
+	VerbPlan   = "plan"   // the same, only to tell what would change
 )
 
 // An ActionQuery says which actions are wanted.
@@ -361,7 +365,7 @@ type ActionQuery struct {
 
 // Retention says what a store keeps. The zero value keeps all. Runs that have
 // not ended are kept in any case, and so is the newest of each job that is still
-// among the adopted ones.
+// among the adopted ones and that is no plan.
 type Retention struct {
 	Runs        time.Duration // runs with their results and output, for so long after they were queued
 	RunsPerJob  int           // and so many of each job

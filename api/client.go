@@ -29,10 +29,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 func (c *Client) Trigger(ctx context.Context, job string, q loom.Request) (loom.Run, error) {
 	var r Run
 	err := c.do(ctx, request{method: http.MethodPost, path: "/jobs/" + url.PathEscape(job) + "/runs", key: q.Key,
-		body: struct {
-			Targets []string `json:"targets,omitzero"`
-			Why     string   `json:"why,omitempty"`
-		}{q.Targets, q.Why}}, &r)
+		body: runOrder{Targets: q.Targets, Why: q.Why, Timeout: q.Timeout.Seconds(), Max: q.Max, Plan: q.Plan}}, &r)
 	return r.Loom(), err
 }
 
@@ -176,6 +173,9 @@ func (c *Client) Runs(ctx context.Context, q loom.RunQuery) ([]loom.Run, error) 
 	v.text("id", q.ID)
 	v.text("job", q.Job)
 	v.text("trigger", string(q.Trigger))
+	if q.Plan != nil {
+		v.text("plan", strconv.FormatBool(*q.Plan))
+	}
 	v.text("node", q.Node)
 	v.text("text", q.Text)
 	v.time("since", q.Since)

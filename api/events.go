@@ -40,6 +40,7 @@ type Event struct {
 	Due    time.Time   `json:"due,omitzero" doc:"Of the run, or the tick"`
 	Until  time.Time   `json:"until,omitzero" doc:"The last tick, if it is about several; the end of a pause"`
 	Node   string      `json:"node,omitempty" doc:"Left out: it is about the whole run"`
+	Plan   bool        `json:"plan,omitempty" doc:"The run only tells what its job would change"`
 	Stream loom.Stream `json:"stream,omitempty" doc:"Of output: stdout, stderr, or log for the task's own words"`
 	Text   string      `json:"text,omitempty" doc:"A line of output, a change, or a reason"`
 	Raw    []byte      `json:"raw,omitempty" doc:"The line's bytes, if they are not UTF-8"`
@@ -51,7 +52,7 @@ type Event struct {
 
 // NewEvent returns e as the API shows it.
 func NewEvent(e loom.Event) Event {
-	w := Event{Kind: e.Kind, Time: utc(e.Time), Job: e.Job, Run: e.Run, Due: utc(e.Due), Until: utc(e.Until), Node: e.Node,
+	w := Event{Kind: e.Kind, Time: utc(e.Time), Job: e.Job, Run: e.Run, Due: utc(e.Due), Until: utc(e.Until), Node: e.Node, Plan: e.Plan,
 		Stream: e.Stream, Text: e.Text, Raw: raw(e.Text), More: e.More}
 	if e.Result != nil {
 		r := NewResult(*e.Result)
@@ -66,7 +67,7 @@ func NewEvent(e loom.Event) Event {
 
 // Loom is the reverse of NewEvent, as far as loom.Event has room for it.
 func (e Event) Loom() loom.Event {
-	l := loom.Event{Kind: e.Kind, Time: local(e.Time), Job: e.Job, Run: e.Run, Due: local(e.Due), Until: local(e.Until), Node: e.Node,
+	l := loom.Event{Kind: e.Kind, Time: local(e.Time), Job: e.Job, Run: e.Run, Due: local(e.Due), Until: local(e.Until), Node: e.Node, Plan: e.Plan,
 		Stream: e.Stream, Text: text(e.Text, e.Raw), More: e.More}
 	if e.Result != nil {
 		r := e.Result.Loom()

@@ -82,7 +82,8 @@ func (m *Metrics) own() []prometheus.Collector {
 	return []prometheus.Collector{m.runs, m.running, m.took, m.lasted, m.results, m.retries, m.lines, m.reached, m.ticks, m.lateness}
 }
 
-// Observe takes an event of a scheduler. It is for loom.Scheduler's Observe.
+// Observe takes an event of a scheduler. It is for loom.Scheduler's Observe. How
+// plans end is not counted.
 func (m *Metrics) Observe(e loom.Event) {
 	m.init()
 	switch e.Kind {
@@ -93,11 +94,15 @@ func (m *Metrics) Observe(e loom.Event) {
 		m.started(e.Ran)
 	case loom.KindRunEnded:
 		m.running.Dec()
-		m.ended(e.Ran)
+		if !e.Plan {
+			m.ended(e.Ran)
+		}
 	case loom.KindRetry:
 		m.retries.Inc()
 	case loom.KindNodeEnded:
-		m.results.WithLabelValues(string(e.Result.Status)).Inc()
+		if !e.Plan {
+			m.results.WithLabelValues(string(e.Result.Status)).Inc()
+		}
 		if s := e.Result.Status; s != loom.StatusCancelled && e.Result.Attempts > 0 {
 			m.reached.WithLabelValues(m.nodes.of(e.Node)).Set(flag(s != loom.StatusUnreachable))
 		}
@@ -429,7 +434,7 @@ func (st *standing) success(ctx context.Context, s loom.JobState, looked *int) t
 		return at
 	}
 	*looked++
-	runs, err := st.server.Store.Runs(ctx, loom.RunQuery{Job: s.Name, Status: []loom.Status{loom.StatusOK, loom.StatusChanged}, Limit: 1})
+	runs, err := st.server.Store.Runs(ctx, loom.RunQuery{Job: s.Name, Status: []loom.Status{loom.StatusOK, loom.StatusChanged}, Plan: new(false), Limit: 1})
 	if err != nil {
 		return at
 	}

@@ -253,6 +253,7 @@ func (s *Server) runs(api huma.API) {
 		Job     string        `query:"job"`
 		Status  []loom.Status `query:"status,explode" doc:"queued, running, ok, changed, failed, cancelled or lost"`
 		Trigger loom.Trigger  `query:"trigger" doc:"schedule, catch-up, manual or after"`
+		Plan    string        `query:"plan" enum:"true,false" doc:"true: only those that told what would change; false: only others; left out: both"`
 		Node    string        `query:"node" doc:"Those that were at work there"`
 		Text    string        `query:"text" doc:"Part of the job's name, of who asked for it, or of a reason"`
 		Since   time.Time     `query:"since" doc:"Queued at or after"`
@@ -262,8 +263,12 @@ func (s *Server) runs(api huma.API) {
 		Limit   int           `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
 	}
 	find := func(ctx context.Context, in *runs) (Page[Run], error) {
-		found, err := s.Store.Runs(ctx, loom.RunQuery{ID: in.ID, Job: in.Job, Status: in.Status, Trigger: in.Trigger, Node: in.Node,
-			Text: in.Text, Since: local(in.Since), Until: local(in.Until), Before: cmp.Or(in.Cursor, in.Before), Limit: in.Limit})
+		q := loom.RunQuery{ID: in.ID, Job: in.Job, Status: in.Status, Trigger: in.Trigger, Node: in.Node,
+			Text: in.Text, Since: local(in.Since), Until: local(in.Until), Before: cmp.Or(in.Cursor, in.Before), Limit: in.Limit}
+		if in.Plan != "" {
+			q.Plan = new(in.Plan == "true")
+		}
+		found, err := s.Store.Runs(ctx, q)
 		page := Page[Run]{Items: list(found, NewRun)}
 		if len(found) == in.Limit {
 			page.Next = found[len(found)-1].ID
@@ -275,6 +280,7 @@ func (s *Server) runs(api huma.API) {
 		Job     string        `path:"job"`
 		Status  []loom.Status `query:"status,explode" doc:"queued, running, ok, changed, failed, cancelled or lost"`
 		Trigger loom.Trigger  `query:"trigger" doc:"schedule, catch-up, manual or after"`
+		Plan    string        `query:"plan" enum:"true,false" doc:"true: only those that told what would change; false: only others; left out: both"`
 		Node    string        `query:"node" doc:"Those that were at work there"`
 		Since   time.Time     `query:"since" doc:"Queued at or after"`
 		Until   time.Time     `query:"until" doc:"Queued before"`
@@ -285,7 +291,7 @@ func (s *Server) runs(api huma.API) {
 		if _, _, err := s.job(ctx, in.Job); err != nil {
 			return Page[Run]{}, err
 		}
-		return find(ctx, &runs{Job: in.Job, Status: in.Status, Trigger: in.Trigger, Node: in.Node, Since: in.Since, Until: in.Until, Cursor: in.Cursor, Limit: in.Limit})
+		return find(ctx, &runs{Job: in.Job, Status: in.Status, Trigger: in.Trigger, Plan: in.Plan, Node: in.Node, Since: in.Since, Until: in.Until, Cursor: in.Cursor, Limit: in.Limit})
 	})
 	type run struct {
 		ID string `path:"run" doc:"A run's ID, or its beginning if there is only one of that"`
@@ -348,16 +354,21 @@ func (s *Server) run(ctx context.Context, id string) (loom.Run, error) {
 	return found[0], nil
 }
 
+// A runOrder is what somebody wants of a run of a job.
+type runOrder struct {
+	Targets []string `json:"targets,omitzero" doc:"Some of the job's nodes; left out: all"`
+	Why     string   `json:"why,omitempty"`
+	Timeout float64  `json:"timeout_seconds,omitempty" minimum:"0" maximum:"31536000" doc:"For each node and attempt, instead of the job's own; left out, or 0: that" example:"30"`
+	Max     int      `json:"max,omitempty" minimum:"1" doc:"How many nodes at once, as far as max_workers lets; left out: as many as it lets" example:"1"`
+	Plan    bool     `json:"plan,omitempty" doc:"Only tell what would change: nothing is changed on the nodes. A task that can't tell is skipped there"`
+}
+
 // orders adds what people ask for.
 func (s *Server) orders(api huma.API) {
-	type details struct {
-		Targets []string `json:"targets,omitzero" doc:"Some of the job's nodes; left out: all"`
-		Why     string   `json:"why,omitempty"`
-	}
 	type trigger struct {
 		Job  string `path:"job"`
 		Key  string `header:"Idempotency-Key" maxLength:"200" doc:"However often a job is triggered with the same key, one run is started"`
-		Body *details
+		Body *runOrder
 	}
 	post(api, "/jobs/{job}/runs", "jobs", "run-job", "Run a job now", func(ctx context.Context, in *trigger) (Run, error) {
 		if s.Control == nil {
@@ -366,12 +377,9 @@ func (s *Server) orders(api huma.API) {
 		q := loom.Request{By: caller(ctx).Name, Key: in.Key}
 		if d := in.Body; d != nil {
 			q.Targets, q.Why = d.Targets, s.harmless(d.Why)
+			q.Timeout, q.Max, q.Plan = duration(d.Timeout), d.Max, d.Plan
 		}
-		noted(ctx, loom.VerbRun, in.Job, q.Why)
-		r, err := s.Control.Trigger(ctx, in.Job, q)
-		if err == nil && q.Key != "" {
-			err = s.sameOrder(ctx, r, q.Key, q.Targets, q.Why)
-		}
+		r, err := s.trigger(ctx, in.Job, q)
 		return NewRun(r), err
 	})
 	type reason struct {

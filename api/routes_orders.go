@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/ledger"
 )
 
 // execTime is how long a command may take on a node, unless it is said how long.
@@ -26,6 +27,7 @@ type Exec struct {
 	Env     map[string]string `json:"env,omitempty" doc:"Exported to the command"`
 	Dir     string            `json:"dir,omitempty" doc:"Working directory; left out: the login directory"`
 	Timeout float64           `json:"timeout_seconds,omitempty" minimum:"0" maximum:"31536000" doc:"For each node; left out: an hour" example:"30"`
+	Max     int               `json:"max,omitempty" minimum:"1" doc:"How many nodes at once, as far as max_workers lets; left out: as many as it lets" example:"1"`
 }
 
 // Limit returns how long the command may take on each node.
@@ -33,7 +35,7 @@ func (e Exec) Limit() time.Duration {
 	if e.Timeout <= 0 {
 		return execTime
 	}
-	return time.Duration(e.Timeout * float64(time.Second))
+	return duration(e.Timeout)
 }
 
 // words tell what was asked for: that is kept with the run.
@@ -46,6 +48,9 @@ func (e Exec) words() string {
 	}
 	if e.Timeout > 0 {
 		how = append(how, "timeout: "+e.Limit().String())
+	}
+	if e.Max > 0 {
+		how = append(how, fmt.Sprintf("max: %d", e.Max))
 	}
 	if len(how) == 0 {
 		return e.Command
@@ -63,13 +68,14 @@ func (s *Server) hands(api huma.API) {
 		if s.Control == nil {
 			return Run{}, s.alone("run commands")
 		}
-		q := loom.Request{By: caller(ctx).Name, Why: s.harmless(in.Body.words()), Key: in.Key}
+		q := loom.Request{By: caller(ctx).Name, Why: s.harmless(in.Body.words()), Key: in.Key, Timeout: duration(in.Body.Timeout), Max: in.Body.Max}
 		noted(ctx, loom.VerbRun, loom.ExecJob, q.Why)
 		r, err := s.Control.Exec(ctx, in.Body, q)
 		if err == nil && in.Key != "" {
 			var targets []string
 			if targets, err = s.selected(in.Body.Targets); err == nil {
-				err = s.sameOrder(ctx, r, in.Key, targets, q.Why)
+				q.Targets = targets
+				err = s.sameOrder(ctx, r, q)
 			}
 		}
 		return NewRun(r), err
@@ -180,7 +186,8 @@ func (s *Server) retry(ctx context.Context, id, key string, failed bool) (Run, e
 	case !was.Status.Ended():
 		return Run{}, fmt.Errorf("%w: run %s: wait for its end, or cancel it", loom.ErrBusy, was.ID)
 	}
-	q := loom.Request{By: caller(ctx).Name, Key: key, Targets: was.Targets, Why: "again, as run " + was.ID}
+	q := loom.Request{By: caller(ctx).Name, Key: key, Targets: was.Targets, Why: "again, as run " + was.ID,
+		Timeout: was.Timeout, Max: was.Max, Plan: was.Plan}
 	if failed {
 		q.Why = "again where run " + was.ID + " did not end well"
 		if q.Targets, err = s.bad(ctx, was, j); err != nil {
@@ -190,12 +197,18 @@ func (s *Server) retry(ctx context.Context, id, key string, failed bool) (Run, e
 	if q.Targets, err = stillThere(was, j, q.Targets); err != nil {
 		return Run{}, err
 	}
-	noted(ctx, loom.VerbRun, was.Job, q.Why)
-	r, err := s.Control.Trigger(ctx, was.Job, q)
-	if err == nil && key != "" {
-		err = s.sameOrder(ctx, r, key, q.Targets, q.Why)
-	}
+	r, err := s.trigger(ctx, was.Job, q)
 	return NewRun(r), err
+}
+
+// trigger starts a run of a job.
+func (s *Server) trigger(ctx context.Context, job string, q loom.Request) (loom.Run, error) {
+	noted(ctx, ledger.Verb(loom.Run{Plan: q.Plan}), job, q.Why)
+	r, err := s.Control.Trigger(ctx, job, q)
+	if err == nil && q.Key != "" {
+		err = s.sameOrder(ctx, r, q)
+	}
+	return r, err
 }
 
 // bad returns the nodes on which a run did not end well, or was not begun.
@@ -246,7 +259,7 @@ func (s *Server) asked(ctx context.Context, r loom.Run) ([]string, error) {
 			return nil, err
 		}
 		for _, a := range found {
-			if a.Verb == loom.VerbRun && a.By == r.By && a.Time.Equal(r.Queued) {
+			if a.Verb == ledger.Verb(r) && a.By == r.By && a.Time.Equal(r.Queued) {
 				all = append(all, a.Why)
 			}
 			q.Before = a.ID
@@ -260,14 +273,15 @@ func (s *Server) asked(ctx context.Context, r loom.Run) ([]string, error) {
 
 // sameOrder returns the problem that a key has started a run that was asked for in
 // another way. What was said of it may not be kept any more.
-func (s *Server) sameOrder(ctx context.Context, r loom.Run, key string, targets []string, why string) error {
+func (s *Server) sameOrder(ctx context.Context, r loom.Run, q loom.Request) error {
 	said, err := s.asked(ctx, r)
 	if err != nil {
 		return err
 	}
-	if slices.Equal(r.Targets, targets) && (len(said) == 0 || slices.Contains(said, why)) {
+	same := slices.Equal(r.Targets, q.Targets) && r.Plan == q.Plan && r.Max == q.Max && (r.Timeout-q.Timeout).Abs() < time.Millisecond
+	if same && (len(said) == 0 || slices.Contains(said, q.Why)) {
 		return nil
 	}
 	return &Problem{Type: "urn:loom:key-used", Title: "The key was used for something else", Status: http.StatusUnprocessableEntity,
-		Detail: fmt.Sprintf("the Idempotency-Key %q has started run %s, which was asked for in another way: nothing was started now. Choose a new key for each order", key, r.ID)}
+		Detail: fmt.Sprintf("the Idempotency-Key %q has started run %s, which was asked for in another way: nothing was started now. Choose a new key for each order", q.Key, r.ID)}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"math"
 	"time"
 	"unicode/utf8"
 
@@ -20,6 +21,9 @@ type Run struct {
 	By      string              `json:"by,omitempty" doc:"Who asked for it, or the run that it follows"`
 	Why     string              `json:"why,omitempty" doc:"What who asked for it said, as far as get-run knows: of a command given by hand, the command"`
 	Targets []string            `json:"targets,omitzero" doc:"The nodes that were asked for; left out: all of the job's"`
+	Plan    bool                `json:"plan,omitempty" doc:"It only told what the job would change: that is what changed and changes mean here. It is none of the job's own results"`
+	Timeout float64             `json:"timeout_seconds,omitempty" doc:"For each node, if it was asked for; left out: the job's own"`
+	Max     int                 `json:"max,omitempty" doc:"How many nodes at once, if that was asked for; left out: as many as max_workers lets"`
 	Queued  time.Time           `json:"queued,omitzero"`
 	Started time.Time           `json:"started,omitzero"`
 	Ended   time.Time           `json:"ended,omitzero"`
@@ -31,13 +35,15 @@ type Run struct {
 
 // NewRun returns r as the API shows it.
 func NewRun(r loom.Run) Run {
-	return Run{ID: r.ID, Job: r.Job, Due: utc(r.Due), Trigger: r.Trigger, By: r.By, Targets: r.Targets, Queued: utc(r.Queued),
+	return Run{ID: r.ID, Job: r.Job, Due: utc(r.Due), Trigger: r.Trigger, By: r.By, Targets: r.Targets,
+		Plan: r.Plan, Timeout: r.Timeout.Seconds(), Max: r.Max, Queued: utc(r.Queued),
 		Started: utc(r.Started), Ended: utc(r.Ended), Status: r.Status, Reason: r.Reason, Nodes: r.Nodes, Counts: r.Counts}
 }
 
 // Loom is the reverse of NewRun.
 func (r Run) Loom() loom.Run {
-	return loom.Run{ID: r.ID, Job: r.Job, Due: local(r.Due), Trigger: r.Trigger, By: r.By, Targets: r.Targets, Queued: local(r.Queued),
+	return loom.Run{ID: r.ID, Job: r.Job, Due: local(r.Due), Trigger: r.Trigger, By: r.By, Targets: r.Targets,
+		Plan: r.Plan, Timeout: duration(r.Timeout), Max: r.Max, Queued: local(r.Queued),
 		Started: local(r.Started), Ended: local(r.Ended), Status: r.Status, Reason: r.Reason, Nodes: r.Nodes, Counts: r.Counts}
 }
 
@@ -119,7 +125,7 @@ type JobState struct {
 	Name     string    `json:"name"`
 	LastTick time.Time `json:"last_tick,omitzero" doc:"Up to here ticks have outcomes"`
 	Pause    *Pause    `json:"pause,omitempty" doc:"Left out: it is not paused"`
-	Last     *Run      `json:"last,omitempty" doc:"The newest run"`
+	Last     *Run      `json:"last,omitempty" doc:"The newest run that was no plan"`
 	Gone     bool      `json:"gone,omitempty" doc:"It is not in the manifest any more"`
 }
 
@@ -225,6 +231,11 @@ func list[From, To any](all []From, convert func(From) To) []To {
 		return []To{}
 	}
 	return each(all, convert)
+}
+
+// duration is how long so many seconds are.
+func duration(seconds float64) time.Duration {
+	return time.Duration(math.Round(seconds * float64(time.Second)))
 }
 
 // utc is t for those who can be anywhere.

@@ -320,17 +320,18 @@ func (plans) Plan(context.Context, *loom.Session) ([]loom.Change, error) {
 }
 
 func TestPlan(t *testing.T) {
-	touched := loom.TaskFunc(func(context.Context, *loom.Session) error { t.Error("a dry run applies the task"); return nil })
-	out, _, ok := shown(t, viewGrouped, true, planOf(&loom.Job{Task: plans{touched}}), "a", "b")
+	touched := loom.TaskFunc(func(context.Context, *loom.Session) error { t.Error("a plan applies the task"); return nil })
+	planned := func(j loom.Job) loom.Task { return j.Plan().Task }
+	out, _, ok := shown(t, viewGrouped, true, planned(loom.Job{Task: plans{touched}}), "a", "b")
 	if want := "a, b (2):\n  would change: this\n  would change: that\n"; out != want || !ok {
 		t.Errorf("plan: %q, %v, want %q", out, ok, want)
 	}
-	_, err, ok := shown(t, viewGrouped, true, planOf(&loom.Job{Task: touched, TaskName: "acme"}), "a")
-	if want := "a: skipped: no dry run for task acme\n"; !strings.Contains(err, want) || !ok {
+	_, err, ok := shown(t, viewGrouped, true, planned(loom.Job{Task: touched, TaskName: "acme"}), "a")
+	if want := "a: skipped: task acme can't tell what it would change\n"; !strings.Contains(err, want) || !ok {
 		t.Errorf("plan: %q, %v, want %q", err, ok, want)
 	}
-	out, _, _ = shown(t, viewGrouped, true, planOf(&loom.Job{Steps: []loom.Step{{Task: plans{touched}}, {Task: touched, TaskName: "acme"}}}), "a")
-	if !strings.Contains(out, "would change: that") || !strings.Contains(out, "no dry run for task acme") {
+	out, _, _ = shown(t, viewGrouped, true, planned(loom.Job{Steps: []loom.Step{{Task: plans{touched}}, {Task: touched, TaskName: "acme"}}}), "a")
+	if !strings.Contains(out, "would change: that") || !strings.Contains(out, "task acme can't tell") {
 		t.Errorf("plan of steps: %q", out)
 	}
 }

@@ -183,10 +183,10 @@ func pastEvents(ctx context.Context, store loom.Archive, f api.EventFilter, from
 				fit++
 				one := api.NewRun(r)
 				if wants(loom.KindRunStarted) && !r.Started.IsZero() {
-					all = append(all, api.Event{Kind: loom.KindRunStarted, Time: one.Started, Job: r.Job, Run: r.ID, Due: one.Due, Ran: &one})
+					all = append(all, api.Event{Kind: loom.KindRunStarted, Time: one.Started, Job: r.Job, Run: r.ID, Due: one.Due, Plan: r.Plan, Ran: &one})
 				}
 				if wants(loom.KindRunEnded) && r.Status.Ended() {
-					all = append(all, api.Event{Kind: loom.KindRunEnded, Time: cmp.Or(one.Ended, one.Queued), Job: r.Job, Run: r.ID, Due: one.Due, Ran: &one})
+					all = append(all, api.Event{Kind: loom.KindRunEnded, Time: cmp.Or(one.Ended, one.Queued), Job: r.Job, Run: r.ID, Due: one.Due, Plan: r.Plan, Ran: &one})
 				}
 			}
 			if len(runs) < 100 {
@@ -273,7 +273,7 @@ func (w *eventWriter) text(e api.Event) string {
 	about := strings.TrimSpace(strings.TrimPrefix(e.Job, "/") + " " + e.Node)
 	switch e.Kind {
 	case loom.KindRunStarted:
-		text := fmt.Sprintf("%s run %s started", about, cut(e.Run, shortest))
+		text := fmt.Sprintf("%s %s %s started", about, runWord(e.Plan), cut(e.Run, shortest))
 		if r := e.Ran; r != nil {
 			text += fmt.Sprintf(" on %s (%s%s)", count(r.Nodes, "node"), r.Trigger, strings.TrimRight(" by "+cut(r.By, 26), " by"))
 			if r.By == "" {
@@ -282,10 +282,10 @@ func (w *eventWriter) text(e api.Event) string {
 		}
 		return text
 	case loom.KindRunEnded:
-		text := fmt.Sprintf("%s run %s ended", about, cut(e.Run, shortest))
+		text := fmt.Sprintf("%s %s %s ended", about, runWord(e.Plan), cut(e.Run, shortest))
 		if e.Ran != nil {
 			r := e.Ran.Loom()
-			text += fmt.Sprintf(" %s", r.Status)
+			text += " " + statusWord(r.Status, r.Plan)
 			if !r.Started.IsZero() {
 				text += " after " + runTook(r, w.now)
 			}
@@ -297,14 +297,14 @@ func (w *eventWriter) text(e api.Event) string {
 	case loom.KindNodeEnded:
 		text := about + " ended"
 		if r := e.Result; r != nil {
-			text = fmt.Sprintf("%s %s after %s", about, r.Status, took(max(r.Ended.Sub(r.Started), 0)))
+			text = fmt.Sprintf("%s %s after %s", about, statusWord(r.Status, e.Plan), took(max(r.Ended.Sub(r.Started), 0)))
 			text = strings.TrimSuffix(text+": "+strings.TrimPrefix(r.Reason, e.Node+": "), ": ")
 		}
 		return text
 	case loom.KindOutput:
 		return about + " | " + e.Text
 	case loom.KindChanged:
-		return about + " changed: " + e.Text
+		return fmt.Sprintf("%s %s: %s", about, statusWord(loom.StatusChanged, e.Plan), e.Text)
 	case loom.KindRetry:
 		return about + " " + e.Text
 	case loom.KindTickSkipped, loom.KindTickMissed:
@@ -335,7 +335,7 @@ and enabled what, and why. OBJECT is what it was done to: a job's name, a run's 
 	}
 	n := cmd.Flags().IntP("number", "n", 30, "how many at most")
 	who := cmd.Flags().String("by", "", "only what this user, or token, did")
-	verb := cmd.Flags().StringSlice("verb", nil, "only these: run, cancel, pause, resume, ...")
+	verb := cmd.Flags().StringSlice("verb", nil, "only these: run, plan, cancel, pause, resume, ...")
 	since := cmd.Flags().String("since", "", "only what was done from this `time` on")
 	state := stateFlag(cmd)
 	output := outputFlag(cmd, "table", "json")

@@ -69,7 +69,7 @@ func (f *follower) follow(ctx context.Context) (loom.Run, error) {
 				f.say("")
 			}
 			if r.Status.Ended() {
-				f.observe(loom.Event{Kind: loom.KindRunEnded, Time: r.Ended, Job: r.Job, Run: r.ID, Due: r.Due, Ran: &r})
+				f.observe(loom.Event{Kind: loom.KindRunEnded, Time: r.Ended, Job: r.Job, Run: r.ID, Due: r.Due, Plan: r.Plan, Ran: &r})
 				return r, nil
 			}
 			pause = min(pause*3/2, followLast)
@@ -120,7 +120,7 @@ func (f *follower) look(ctx context.Context) (r loom.Run, news bool, err error) 
 }
 
 func (f *follower) tell(r loom.Run, e loom.Event) {
-	e.Job, e.Run, e.Due = r.Job, r.ID, r.Due
+	e.Job, e.Run, e.Due, e.Plan = r.Job, r.ID, r.Due, r.Plan
 	f.observe(e)
 }
 

@@ -140,7 +140,7 @@ func (p *Program) logged(ctx context.Context, m *memory, r loom.Run, node string
 		return err
 	}
 	if !l.json && !r.Status.Ended() && now.Status.Ended() {
-		fmt.Fprintf(p.Stderr, "run %s ended %s after %s: %s\n", now.ID, now.Status, runTook(now, time.Now()), countsOf(now))
+		fmt.Fprintf(p.Stderr, "%s %s ended %s after %s: %s\n", runWord(now.Plan), now.ID, statusWord(now.Status, now.Plan), runTook(now, time.Now()), countsOf(now))
 	}
 	return nil
 }

@@ -48,9 +48,10 @@ func (p *Program) order(ctx context.Context, start func(*memory) (loom.Run, erro
 
 // attend shows a run of the daemon until it has ended, or is left alone.
 func (p *Program) attend(ctx context.Context, mem *memory, r loom.Run, f *runFlags) error {
-	v := newView(p.Stdout, p.Stderr, f.mode(r.Nodes == 1), r.Nodes, r.Targets...)
+	v := newView(p.Stdout, p.Stderr, f.mode(r.Nodes == 1 && !r.Plan), r.Nodes, r.Targets...)
+	v.plan = r.Plan
 	v.job, v.run, v.raw = strings.TrimPrefix(r.Job, "/"), r.ID, f.command && v.mode == viewPlain
-	if !f.command {
+	if !f.command && !r.Plan {
 		v.again = fmt.Sprintf("%s retry %s --failed\n  runs it again where it failed; show and logs tell more", p.Name, r.ID)
 	}
 	if r.Status == loom.StatusQueued && !v.live {

@@ -117,6 +117,7 @@ const yardJobs = `jobs:
   hello: {task: run, args: ["echo hello"], targets: all, schedule: manual}
   mixed: {task: run, args: ["test $LOOM_NODE != n2 || { echo no space >&2; exit 3; }; echo fine"], targets: all, schedule: manual}
   long: {task: run, args: ["echo begun; sleep 600"], targets: all, schedule: manual}
+  guarded: {task: run, args: ["exit 9"], kwargs: {unless: "false"}, targets: all, schedule: manual}
 `
 
 // TestOrders gives commands on pipes to a daemon, and reads what they say.
@@ -142,7 +143,19 @@ func TestOrders(t *testing.T) {
 		{"exec all -- echo hi   there", "n[1-3] (3):\n  hi there\n", "3 ok", 0},
 		{"exec n3 -- echo out", "out\n", "", 0},
 		{"exec n3 -- exit 4", "", "exit status 4", 1},
-		{"exec all --max 3 -- true", "", "--max needs --local", 2},
+		{"exec all --max 2 -- true", "", "3 ok", 0},
+		{"exec all --max 0 -- true", "", "--max 0: write a number from 1", 2},
+		{"run guarded --max 0", "", "--max 0: write a number from 1", 2},
+		{"run guarded --timeout -1s", "", "--timeout -1s: write a duration", 2},
+		{"run guarded --timeout 0s", "", "--timeout 0s: write a duration", 2},
+		{"run guarded --plan", "n[1-3] (3):\n  would change: ", "ended would change: 3 nodes in ", 0},
+		{"run hello --plan --on n1", "", "n1: skipped: ", 0},
+		{"run guarded --plan -o json --on n1", `"plan": true`, "", 0},
+		{"run long --timeout 100ms --max 1 --on n1,n2", "begun\n", "n1, n2 (2): timed out after 100ms", 1},
+		{"runs --job guarded --plan", "plan (", "", 0},
+		{"runs --job guarded --plan=false", "", "no run fits", 0},
+		{"jobs guarded", "never ran", "", 0},
+		{"run guarded --local --plan --on n1", "n1:\n  would change: ", "1 would change", 0},
 		{"exec all --local -- echo here", "n[1-3] (3):\n  here\n", "3 ok", 0},
 		{"retry zzz", "", "there is none", 5},
 		{"nodes", "n1 ", "", 0},
@@ -374,7 +387,7 @@ func TestElsewhere(t *testing.T) {
 		{"job daily", "schedule  0 4 * * *: every day at 04:00 (Europe/Berlin)\n", 0},
 		{"nodes -o name", "n1\nn2\nn3\n", 0},
 		{"status", "daemon: ", 0},
-		{"check", "loom.yaml: ok: 4 jobs, 3 nodes\n", 0},
+		{"check", "loom.yaml: ok: 5 jobs, 3 nodes\n", 0},
 		{"why daily", "will run in ", 0},
 		{"next daily -n 1", "04:00:00 CE", 0},
 		{"disable daily --until 2h --why rest", "job daily is disabled until ", 0},

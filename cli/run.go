@@ -25,15 +25,16 @@ type runFlags struct {
 	most    int
 	timeout time.Duration
 
-	why      string   // for what, if it is remembered
-	recorded bool     // it is a job of the manifest, done for good
-	command  bool     // it is no job, but what a person typed
-	targets  []string // instead of the job's own; nil: those
+	why     string   // for what, if it is remembered
+	command bool     // it is no job, but what a person typed, and is not remembered if it is done from here
+	targets []string // instead of the job's own; nil: those
+
+	given func(flag string) bool
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.local, "local", false, "do the work from here, in this process, without the daemon")
-	cmd.Flags().IntVar(&f.most, "max", 0, "with --local: nodes at once (default the max_workers of the configuration)")
+	cmd.Flags().IntVar(&f.most, "max", 0, "at most so many nodes at once (default the max_workers of the configuration)")
 	f.shows(cmd)
 }
 
@@ -41,6 +42,7 @@ func (f *runFlags) add(cmd *cobra.Command) {
 func (f *runFlags) shows(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.stream, "stream", false, "show each line at once, after its node's name")
 	f.output = outputFlag(cmd, "text", "json")
+	f.given = cmd.Flags().Changed
 }
 
 func (p *Program) runCommand() *cobra.Command {
@@ -54,35 +56,35 @@ printed, the same of several nodes only once, and where it failed, and why. It e
 with 1 if the job failed on any node. Ctrl-C asks whether to cancel the run or to
 leave it to the daemon; where there is nobody to ask, the daemon goes on with it.
 
+With --plan nothing is changed on the nodes: each task that can tell says what it
+would change there, each that can't is skipped. Such a run is remembered as a plan,
+beside the job's own runs: it does not count as the job's last, no other job follows
+it, nobody is told of it, and it stands in no other run's way.
+
 With --local the work is done from here, in this process, and is remembered where
-the daemon's is. Ctrl-C then ends the work on the nodes. With --plan, which needs
---local, nothing is changed: tasks that can tell say what they would change.`,
+the daemon's is. Ctrl-C then ends the work on the nodes.`,
 		Example: `  ` + p.Name + ` run backup
   ` + p.Name + ` run backup --on db3 --detach --why "the disk was full"
-  ` + p.Name + ` run backup --local
-  ` + p.Name + ` run backup --local --on 'db*' --stream
-  ` + p.Name + ` run motd --local --plan`,
+  ` + p.Name + ` run motd --plan
+  ` + p.Name + ` run upgrade --max 1 --timeout 20m
+  ` + p.Name + ` run backup --local --on 'db*' --stream`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: p.completeJobs,
 	}
 	on := cmd.Flags().StringArray("on", nil, "`targets` instead of the job's own: names, @groups, patterns, !exclusions")
-	plan := cmd.Flags().Bool("plan", false, "only tell what would change")
+	plan := cmd.Flags().Bool("plan", false, "only tell what would change, and change nothing")
 	detach := cmd.Flags().Bool("detach", false, "have the daemon start it, and don't wait for its end")
 	why := cmd.Flags().String("why", "", "a `text` that is kept with the run")
-	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "for each node, instead of the job's own")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "end it on a node after this long, instead of the job's own timeout")
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := f.check(); err != nil {
 			return err
 		}
 		if !f.local {
-			for _, flag := range []string{"plan", "timeout", "max"} {
-				if cmd.Flags().Changed(flag) {
-					return Usage("--%s needs --local: a run of the daemon is as the manifest says", flag)
-				}
-			}
+			q := loom.Request{Why: *why, Timeout: f.timeout, Max: f.most, Plan: *plan}
 			return p.order(cmd.Context(), func(m *memory) (loom.Run, error) {
-				return p.trigger(cmd.Context(), m, args[0], *on, *why)
+				return p.trigger(cmd.Context(), m, args[0], *on, q)
 			}, *detach, &f)
 		}
 		if *detach {
@@ -109,11 +111,10 @@ the daemon's is. Ctrl-C then ends the work on the nodes. With --plan, which need
 		if f.timeout > 0 {
 			j.Timeout = f.timeout
 		}
-		f.recorded = !*plan
 		if *plan {
-			j.Task, j.Steps = planOf(&j), nil
+			return p.work(cmd.Context(), m, j.Plan(), &f, true)
 		}
-		return p.work(cmd.Context(), m, &j, &f, *plan)
+		return p.work(cmd.Context(), m, &j, &f, false)
 	}
 	return cmd
 }
@@ -158,15 +159,13 @@ with --stream at once. It exits with 1 if the command failed on any node.`,
 		}
 		ctx := cmd.Context()
 		dash := max(cmd.ArgsLenAtDash(), 1)
-		e.Targets, e.Command, e.Timeout = args[:dash], strings.Join(args[dash:], " "), f.timeout.Seconds()
+		e.Targets, e.Command, e.Timeout, e.Max = args[:dash], strings.Join(args[dash:], " "), f.timeout.Seconds(), f.most
 		if sudo.set {
 			e.Sudo = cmp.Or(sudo.user, "*")
 		}
 		switch {
 		case f.local && *detach:
 			return Usage("--detach and --local exclude each other: there would be nobody to do the work")
-		case !f.local && cmd.Flags().Changed("max"):
-			return Usage("--max needs --local: the daemon has its own max_workers")
 		case !f.local:
 			return p.order(ctx, func(m *memory) (loom.Run, error) { return m.daemon.Exec(ctx, e, "") }, *detach, &f)
 		}
@@ -222,9 +221,9 @@ func (f *runFlags) mode(plain bool) viewMode {
 // check says what is wrong with the flags.
 func (f *runFlags) check() error {
 	switch {
-	case f.most < 0:
+	case f.most < 0, f.most == 0 && f.given("max"):
 		return Usage("--max %d: write a number from 1", f.most)
-	case f.timeout < 0:
+	case f.timeout < 0, f.timeout == 0 && f.given("timeout"):
 		return Usage("--timeout %v: write a duration such as 30s", f.timeout)
 	case f.stream && *f.output == "json":
 		return Usage("--stream and -o exclude each other")
@@ -233,8 +232,8 @@ func (f *runFlags) check() error {
 }
 
 // trigger has the daemon start a run of a job.
-func (p *Program) trigger(ctx context.Context, mem *memory, job string, on []string, why string) (loom.Run, error) {
-	q := loom.Request{By: mem.who(), Why: why}
+func (p *Program) trigger(ctx context.Context, mem *memory, job string, on []string, q loom.Request) (loom.Run, error) {
+	q.By = mem.who()
 	if len(on) > 0 {
 		in := inquiry{memory: mem, api: mem.daemon}
 		var err error
@@ -282,9 +281,7 @@ func (p *Program) work(ctx context.Context, m *loom.Manifest, j *loom.Job, f *ru
 	logs := &joblog.Writer{Job: func(string) *loom.Job { return j }, Log: slog.New(slog.DiscardHandler)}
 	observe := func(e loom.Event) {
 		v.observe(e)
-		if !plan {
-			logs.Observe(e)
-		}
+		logs.Observe(e)
 	}
 	still := animate(v)
 	err := p.do(ctx, m, pool, j, f, observe, v.say)
@@ -321,7 +318,7 @@ func (p *Program) shown(v *view) error {
 // do runs a job, and has it remembered if it is one of the manifest's. What comes
 // of it is in the events; the error is that it was not begun.
 func (p *Program) do(ctx context.Context, m *loom.Manifest, pool *loom.Pool, j *loom.Job, f *runFlags, observe func(loom.Event), say func(string, ...any)) error {
-	if !f.recorded || len(p.Stores) == 0 {
+	if f.command || len(p.Stores) == 0 {
 		_ = pool.Run(ctx, j, time.Now(), observe) // the events tell all that the error does
 		return nil
 	}
@@ -333,7 +330,8 @@ func (p *Program) do(ctx context.Context, m *loom.Manifest, pool *loom.Pool, j *
 	if err == nil {
 		defer mem.close()
 		once := &loom.Scheduler{Pool: pool, Store: mem.Store, Log: pool.Log, Observe: observe}
-		_, err = once.Once(ctx, j, loom.Request{By: mem.who(), Why: cmp.Or(f.why, "run --local"), Targets: f.targets})
+		_, err = once.Once(ctx, j, loom.Request{By: mem.who(), Why: cmp.Or(f.why, "run --local"), Targets: f.targets,
+			Timeout: f.timeout, Max: f.most})
 	}
 	switch {
 	case errors.Is(err, loom.ErrBusy):
@@ -343,40 +341,4 @@ func (p *Program) do(ctx context.Context, m *loom.Manifest, pool *loom.Pool, j *
 		_ = pool.Run(ctx, j, time.Now(), observe) // as above
 	}
 	return nil
-}
-
-// planOf returns a task that tells what the job would change.
-func planOf(j *loom.Job) loom.Task {
-	steps := j.Steps
-	if len(steps) == 0 {
-		steps = []loom.Step{{Task: j.Task, TaskName: j.TaskName}}
-	}
-	return loom.TaskFunc(func(ctx context.Context, s *loom.Session) error {
-		var unknown []string
-		for _, step := range steps {
-			planner, ok := step.Task.(loom.Planner)
-			if !ok {
-				unknown = append(unknown, fmt.Sprintf("no dry run for task %s", step.TaskName))
-				continue
-			}
-			changes, err := planner.Plan(ctx, s)
-			if skip, ok := errors.AsType[*loom.SkipError](err); ok {
-				unknown = append(unknown, skip.Reason)
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			for _, c := range changes {
-				s.Changed("%s", c)
-			}
-		}
-		switch {
-		case len(unknown) == len(steps):
-			return loom.Skip("%s", strings.Join(unknown, "; "))
-		case len(unknown) > 0:
-			s.Log.Info("part of this has no dry run", "why", strings.Join(unknown, "; "))
-		}
-		return nil
-	})
 }

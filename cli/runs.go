@@ -34,6 +34,7 @@ such as 2h or 7d (so long ago), 02:30, "yesterday 02:30", 2027-03-28.`,
 		Example: `  ` + p.Name + ` runs
   ` + p.Name + ` runs --job backup --status failed,lost --since 7d
   ` + p.Name + ` runs --node db3 --text "no space"
+  ` + p.Name + ` runs --job motd --plan
   ` + p.Name + ` runs -n 20 --before 0dhqymbe3f2ka`,
 		Args: cobra.NoArgs,
 	}
@@ -45,6 +46,7 @@ such as 2h or 7d (so long ago), 02:30, "yesterday 02:30", 2027-03-28.`,
 	since := flags.String("since", "", "only runs from this `time` on")
 	to := flags.String("until", "", "only runs before this `time`")
 	trigger := flags.String("trigger", "", strings.Join(runTriggers(), ", "))
+	plan := flags.Bool("plan", false, "only runs that told what would change (--plan=false: only others)")
 	flags.StringVar(&q.Text, "text", "", "part of the job's name, of who asked for it, or of a reason")
 	n := flags.IntP("number", "n", 30, "how many at most")
 	before := flags.String("before", "", "only those older than this `run`, to see more")
@@ -72,6 +74,9 @@ such as 2h or 7d (so long ago), 02:30, "yesterday 02:30", 2027-03-28.`,
 			return Usage("--trigger %s: write %s", *trigger, strings.Join(runTriggers(), ", "))
 		}
 		q.Trigger, q.Limit = loom.Trigger(*trigger), *n+1
+		if flags.Changed("plan") {
+			q.Plan = plan
+		}
 		ctx := cmd.Context()
 		m, err := p.memory(ctx, *state)
 		if errors.Is(err, errNothing) {
@@ -108,7 +113,7 @@ such as 2h or 7d (so long ago), 02:30, "yesterday 02:30", 2027-03-28.`,
 
 // filtered reports whether flags of runs leave runs out.
 func filtered(cmd *cobra.Command) bool {
-	return slices.ContainsFunc([]string{"job", "status", "node", "since", "until", "trigger", "text", "before"}, cmd.Flags().Changed)
+	return slices.ContainsFunc([]string{"job", "status", "node", "since", "until", "trigger", "plan", "text", "before"}, cmd.Flags().Changed)
 }
 
 // nothing is the list of what there is when there is nothing.
@@ -191,10 +196,13 @@ func (p *Program) runsTable(w io.Writer, runs []loom.Run, now time.Time) {
 			started = "due " + when(r.Due, now)
 		}
 		trigger := string(r.Trigger)
+		if r.Plan {
+			trigger = "plan"
+		}
 		if r.Trigger == loom.TriggerManual && r.By != "" {
 			trigger += " (" + r.By + ")"
 		}
-		t.add(cut(r.ID, n), shorten(clean(r.Job), 40), started, runTook(r, now), shorten(clean(trigger), 30), string(r.Status), countsOf(r))
+		t.add(cut(r.ID, n), shorten(clean(r.Job), 40), started, runTook(r, now), shorten(clean(trigger), 30), statusWord(r.Status, r.Plan), countsOf(r))
 	}
 	t.write(w, terminal(p.Stdout))
 }
@@ -235,7 +243,7 @@ func countsOf(r loom.Run) string {
 	ended := 0
 	for _, s := range resultStatuses() {
 		if n := r.Counts[s]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, s))
+			parts = append(parts, fmt.Sprintf("%d %s", n, statusWord(s, r.Plan)))
 			ended += n
 		}
 	}

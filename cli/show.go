@@ -13,6 +13,7 @@ import (
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/api"
+	"github.com/dustinlacewell/loom/internal/bind"
 )
 
 func (p *Program) showCommand() *cobra.Command {
@@ -117,7 +118,7 @@ func (p *Program) showRun(r loom.Run, results []loom.Result, a api.Answer) {
 	now := time.Now()
 	p.fact("run", r.ID)
 	p.fact("job", r.Job)
-	status := string(r.Status)
+	status := statusWord(r.Status, r.Plan)
 	if counts := countsOf(r); len(r.Counts) > 0 {
 		status += fmt.Sprintf(" (%s)", counts)
 	}
@@ -126,6 +127,15 @@ func (p *Program) showRun(r loom.Run, results []loom.Result, a api.Answer) {
 	p.fact("why", a.Text)
 	p.fact("trigger", string(r.Trigger))
 	p.fact("by", r.By)
+	if r.Plan {
+		p.fact("plan", "it only told what would change")
+	}
+	if r.Timeout > 0 {
+		p.fact("timeout", fmt.Sprintf("%s for each node, as was asked for", bind.FormatDuration(r.Timeout)))
+	}
+	if r.Max > 0 {
+		p.fact("max", fmt.Sprintf("%s at once, as was asked for", count(r.Max, "node")))
+	}
 	if r.Targets != nil {
 		p.fact("only on", Fold(r.Targets))
 	}
@@ -145,7 +155,7 @@ func (p *Program) showRun(r loom.Run, results []loom.Result, a api.Answer) {
 		fmt.Fprintln(p.Stdout, "\nNo node has been begun.")
 		return
 	}
-	p.showResults(results, now)
+	p.showResults(results, r.Plan, now)
 	if rest := r.Nodes - len(results); rest > 0 {
 		what := "were not begun"
 		if !r.Status.Ended() {
@@ -158,7 +168,7 @@ func (p *Program) showRun(r loom.Run, results []loom.Result, a api.Answer) {
 
 // showResults shows what became of each node, those that came out the same once:
 // the good ones last, as they are of least interest.
-func (p *Program) showResults(results []loom.Result, now time.Time) {
+func (p *Program) showResults(results []loom.Result, plan bool, now time.Time) {
 	type same struct {
 		nodes    []string
 		first    *loom.Result
@@ -198,8 +208,8 @@ func (p *Program) showResults(results []loom.Result, now time.Time) {
 		default:
 			span = " after " + span
 		}
-		fmt.Fprintf(p.Stdout, "\n%s: %s%s\n", clean(title), g.first.Status, span)
-		p.showResult(g.first)
+		fmt.Fprintf(p.Stdout, "\n%s: %s%s\n", clean(title), statusWord(g.first.Status, plan), span)
+		p.showResult(g.first, plan)
 	}
 }
 
@@ -234,7 +244,7 @@ func resultKey(r *loom.Result) string {
 	return b.String()
 }
 
-func (p *Program) showResult(r *loom.Result) {
+func (p *Program) showResult(r *loom.Result, plan bool) {
 	line := func(format string, args ...any) { fmt.Fprintf(p.Stdout, "  "+format+"\n", args...) }
 	if reason := Reason(r); reason != "" {
 		line("%s", clean(reason))
@@ -253,7 +263,7 @@ func (p *Program) showResult(r *loom.Result) {
 		line("attempt %d, at %s, for %s: %s", i+1, a.Started.Local().Format(time.TimeOnly), took(a.Ended.Sub(a.Started)), clean(text))
 	}
 	for _, c := range r.Changes {
-		line("changed: %s", clean(c))
+		line("%s: %s", statusWord(loom.StatusChanged, plan), clean(c))
 	}
 	if r.Dropped > 0 {
 		line("%d bytes of output were not kept", r.Dropped)

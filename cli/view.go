@@ -254,7 +254,7 @@ func (v *view) end() bool {
 	}
 	if v.record != nil && !v.record.Status.Good() && bad == 0 {
 		bad++
-		fmt.Fprintf(v.err, "%s\n", strings.TrimSuffix(fmt.Sprintf("the run ended %s: %s", v.record.Status, clean(v.record.Reason)), ": "))
+		fmt.Fprintf(v.err, "%s\n", strings.TrimSuffix(fmt.Sprintf("the %s ended %s: %s", runWord(v.plan), v.record.Status, clean(v.record.Reason)), ": "))
 	}
 	if v.total > 1 || bad == 0 && v.mode == viewGrouped || v.run != "" && !v.raw && v.mode != viewJSON {
 		fmt.Fprintln(v.err, v.sum())
@@ -291,20 +291,32 @@ func (v *view) sum() string {
 		if counts[s] == 0 {
 			continue
 		}
-		word := string(s)
-		if v.plan && s == loom.StatusChanged {
-			word = "would change"
-		}
-		parts = append(parts, fmt.Sprintf("%d %s", counts[s], word))
+		parts = append(parts, fmt.Sprintf("%d %s", counts[s], statusWord(s, v.plan)))
 	}
 	if rest := v.total - len(v.results); rest > 0 {
 		parts = append(parts, fmt.Sprintf("%d not begun", rest))
 	}
 	text := fmt.Sprintf("%s in %s: %s", count(v.total, "node"), took(max(cmp.Or(v.ended, time.Now()).Sub(v.began), 0)), strings.Join(parts, ", "))
 	if v.run != "" && v.record != nil {
-		text = fmt.Sprintf("run %s ended %s: %s", v.run, v.record.Status, text)
+		text = fmt.Sprintf("%s %s ended %s: %s", runWord(v.plan), v.run, statusWord(v.record.Status, v.plan), text)
 	}
 	return text
+}
+
+// statusWord is a status in words: what a plan found to change is not changed.
+func statusWord(s loom.Status, plan bool) string {
+	if plan && s == loom.StatusChanged {
+		return "would change"
+	}
+	return string(s)
+}
+
+// runWord is what a run is called.
+func runWord(plan bool) string {
+	if plan {
+		return "plan"
+	}
+	return "run"
 }
 
 // took is a duration for people who have waited: why.Took, but to the second

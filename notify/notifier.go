@@ -70,8 +70,11 @@ func (n *Notifier) Load(m *loom.Manifest) {
 	n.poke()
 }
 
-// Observe takes an event of a scheduler. It does not block.
+// Observe takes an event of a scheduler. It does not block. Nobody hears of plans.
 func (n *Notifier) Observe(e loom.Event) {
+	if e.Plan {
+		return
+	}
 	switch e.Kind {
 	case loom.KindRunStarted, loom.KindRunEnded, loom.KindNodeEnded, loom.KindTickMissed, loom.KindStoreDown, loom.KindStoreBack:
 	default:

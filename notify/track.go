@@ -415,7 +415,7 @@ func (c *clerk) catchUp(ctx context.Context, v *view, r *record, now time.Time) 
 		if s.Gone || s.Last == nil || s.Last.Status.Ended() && !s.Last.Ended.After(from) || v.jobs[s.Name] == nil {
 			continue
 		}
-		runs, err := c.Archive.Runs(ctx, loom.RunQuery{Job: s.Name, Limit: 50})
+		runs, err := c.Archive.Runs(ctx, loom.RunQuery{Job: s.Name, Plan: new(false), Limit: 50})
 		if err != nil {
 			c.askAt = now.Add(askAgain)
 			return

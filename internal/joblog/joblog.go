@@ -59,11 +59,11 @@ type Writer struct {
 	idle    chan struct{} // closed when all is written after Close
 }
 
-// Observe writes what an event says to the log of its job, if that has one. It
-// doesn't wait for the disk. After Close it does nothing.
+// Observe writes what an event says to the log of its job, if that has one and the
+// run is no plan. It doesn't wait for the disk. After Close it does nothing.
 func (w *Writer) Observe(e loom.Event) {
 	j := w.jobOf(e)
-	if j == nil || j.Output.File == "" || e.Node == "" {
+	if j == nil || j.Output.File == "" || e.Node == "" || e.Plan {
 		return
 	}
 	sign, text := words(e)

@@ -41,6 +41,14 @@ func check(f loom.Firing) error {
 	return nil
 }
 
+// Verb returns what a person did who asked for a run.
+func Verb(r loom.Run) string {
+	if r.Plan {
+		return loom.VerbPlan
+	}
+	return loom.VerbRun
+}
+
 // Bad reports whether runs of this status are few and looked for.
 func Bad(s loom.Status) bool { return s != loom.StatusOK && s != loom.StatusChanged }
 

@@ -271,6 +271,9 @@ func (f *Facts) untimed(a *Answer) {
 	switch r.Trigger {
 	case loom.TriggerManual:
 		text = "ran by hand"
+		if r.Plan {
+			text = "only told what it would change"
+		}
 		if r.By != "" {
 			text += ", as " + r.By + " asked for it"
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/internal/ledger"
 )
 
 // A Source is where facts come from.
@@ -170,9 +171,9 @@ func (s *Source) upstream(f *Facts, states map[string]*loom.JobState) {
 }
 
 // History returns the runs of a job that have not ended, newest first, and how
-// long its runs take.
+// long its runs take. Plans are not among them.
 func History(ctx context.Context, archive loom.Archive, job string) (going []loom.Run, usual Usual, err error) {
-	recent, err := archive.Runs(ctx, loom.RunQuery{Job: job, Limit: 2 * sampled})
+	recent, err := archive.Runs(ctx, loom.RunQuery{Job: job, Plan: new(false), Limit: 2 * sampled})
 	if err != nil {
 		return nil, Usual{}, err
 	}
@@ -261,7 +262,7 @@ func (s *Source) cause(ctx context.Context, f *Facts) error {
 			return err
 		}
 		for _, a := range actions {
-			if a.Verb == loom.VerbRun && a.By == f.Run.By && a.Time.Equal(f.Run.Queued) {
+			if a.Verb == ledger.Verb(*f.Run) && a.By == f.Run.By && a.Time.Equal(f.Run.Queued) {
 				f.Asked = &a
 				break
 			}

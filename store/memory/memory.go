@@ -45,8 +45,8 @@ type job struct {
 	last     time.Time
 	pause    *loom.Pause
 	ticks    []loom.Tick // oldest first
-	going    []*run      // those that have not ended, oldest first
-	newest   *run
+	going    []*run      // those that have not ended and are no plans, oldest first
+	newest   *run        // that is no plan
 	keys     map[string]*run
 }
 
@@ -248,13 +248,16 @@ func (s *Store) admit(now time.Time, self string, j *job, f loom.Firing, fired *
 	r.Job, r.Due, r.Queued, r.Status = j.name, ledger.Milli(due), now, loom.StatusQueued
 	r.Targets = slices.Clone(r.Targets)
 	r.Started, r.Ended, r.Reason, r.Counts = time.Time{}, time.Time{}, "", nil
-	s.runs, s.byID[r.ID], j.newest = append(s.runs, r), r, r
-	s.going, j.going = append(s.going, r), append(j.going, r)
+	s.runs, s.byID[r.ID] = append(s.runs, r), r
+	s.going = append(s.going, r)
+	if !r.Plan {
+		j.newest, j.going = r, append(j.going, r)
+	}
 	if f.Key != "" && f.Due.IsZero() {
 		j.keys[f.Key] = r
 	}
 	if f.Due.IsZero() && f.Run.Trigger == loom.TriggerManual {
-		s.act(now, loom.Action{By: f.Run.By, Verb: loom.VerbRun, Object: j.name, Why: f.Why})
+		s.act(now, loom.Action{By: f.Run.By, Verb: ledger.Verb(f.Run), Object: j.name, Why: f.Why})
 	}
 	if f.Claim && !v.Wait {
 		r.take(now, self)
@@ -447,12 +450,15 @@ func (s *Store) Finish(ctx context.Context, c loom.Claim, end loom.Run, last []l
 	return nil
 }
 
-// end ends a run and counts it.
+// end ends a run, and counts it if it is no plan.
 func (s *Store) end(r *run, end loom.Run) {
 	r.Status, r.Ended, r.Reason, r.Counts = end.Status, end.Ended, end.Reason, maps.Clone(end.Counts)
 	r.owner, r.cancel = "", ""
 	j, same := s.jobs[r.Job], func(o *run) bool { return o == r }
 	s.going, j.going = slices.DeleteFunc(s.going, same), slices.DeleteFunc(j.going, same)
+	if r.Plan {
+		return
+	}
 	d := day{first: s.dayOf(r.Queued), status: r.Status}
 	s.days[d]++
 	d.job = r.Job
@@ -570,6 +576,7 @@ func (r *run) matches(q loom.RunQuery) bool {
 		(q.Job == "" || r.Job == q.Job) &&
 		(len(q.Status) == 0 || slices.Contains(q.Status, r.Status)) &&
 		(q.Trigger == "" || r.Trigger == q.Trigger) &&
+		(q.Plan == nil || r.Plan == *q.Plan) &&
 		(q.Node == "" || r.results[q.Node] != nil) &&
 		(q.Since.IsZero() || !r.Queued.Before(q.Since)) &&
 		(q.Until.IsZero() || r.Queued.Before(q.Until)) &&
@@ -600,7 +607,7 @@ func (s *Store) RecentRuns(ctx context.Context, most int, jobs ...string) ([]loo
 		byJob[name] = []loom.Run{}
 	}
 	for _, r := range slices.Backward(s.runs) {
-		if some, wanted := byJob[r.Job]; wanted && len(some) < most {
+		if some, wanted := byJob[r.Job]; wanted && len(some) < most && !r.Plan {
 			byJob[r.Job] = append(some, loom.Run{ID: r.ID, Job: r.Job, Due: r.Due, Trigger: r.Trigger, Queued: r.Queued,
 				Started: r.Started, Ended: r.Ended, Status: r.Status, Nodes: r.Nodes})
 		}
@@ -622,7 +629,7 @@ func (s *Store) RecentResults(ctx context.Context, most int, nodes ...string) ([
 	for _, node := range nodes {
 		n := 0
 		for _, r := range slices.Backward(s.runs) {
-			if res := r.results[node]; res != nil && n < most {
+			if res := r.results[node]; res != nil && n < most && !r.Plan {
 				found = append(found, r.result(res))
 				n++
 			}
@@ -769,8 +776,10 @@ func (s *Store) trimRuns(now time.Time, keep loom.Retention, t *loom.Trimmed) {
 	newer := map[string]int{}
 	drop := map[*run]bool{}
 	for _, r := range slices.Backward(s.runs) {
-		last := newer[r.Job] == 0 && !s.jobs[r.Job].gone
-		old := keep.Runs > 0 && r.Queued.Before(now.Add(-keep.Runs)) && !last || keep.RunsPerJob > 0 && newer[r.Job] >= keep.RunsPerJob
+		j := s.jobs[r.Job]
+		newest := r == j.newest
+		old := keep.Runs > 0 && r.Queued.Before(now.Add(-keep.Runs)) && (!newest || j.gone) ||
+			keep.RunsPerJob > 0 && newer[r.Job] >= keep.RunsPerJob && !newest
 		newer[r.Job]++
 		if !old || !r.Status.Ended() {
 			continue
@@ -782,11 +791,11 @@ func (s *Store) trimRuns(now time.Time, keep loom.Retention, t *loom.Trimmed) {
 			t.Bytes += c.size
 		}
 		delete(s.byID, r.ID)
-		if j := s.jobs[r.Job]; j.newest == r {
+		if newest {
 			j.newest = nil
 		}
 		if r.key != "" {
-			delete(s.jobs[r.Job].keys, r.key)
+			delete(j.keys, r.key)
 		}
 	}
 	s.runs = slices.DeleteFunc(s.runs, func(r *run) bool { return drop[r] })

@@ -43,18 +43,19 @@ func (s *Store) number(ctx context.Context, table, name string) (int64, error) {
 }
 
 // runColumns are those of a runRow, of runs r and jobs j.
-const runColumns = "r.seq, r.id, j.name, r.due, r.cause, r.who, r.targets, r.queued, r.started, r.ended, r.status, r.reason, r.nodes, r.counts"
+const runColumns = "r.seq, r.id, j.name, r.due, r.cause, r.who, r.targets, r.plan, r.timeout, r.most, r.queued, r.started, r.ended, r.status, r.reason, r.nodes, r.counts"
 
 type runRow struct {
 	seq, due, queued int64
 	started, ended   sql.NullInt64
+	timeout, most    sql.NullInt64
 	r                loom.Run
 	who, reason      sql.NullString
 	targets, counts  sql.NullString
 }
 
 func (w *runRow) into() []any {
-	return []any{&w.seq, &w.r.ID, &w.r.Job, &w.due, &w.r.Trigger, &w.who, &w.targets, &w.queued, &w.started, &w.ended,
+	return []any{&w.seq, &w.r.ID, &w.r.Job, &w.due, &w.r.Trigger, &w.who, &w.targets, &w.r.Plan, &w.timeout, &w.most, &w.queued, &w.started, &w.ended,
 		&w.r.Status, &w.reason, &w.r.Nodes, &w.counts}
 }
 
@@ -62,6 +63,7 @@ func (w *runRow) run() (loom.Run, error) {
 	r := w.r
 	r.Due, r.Queued, r.Started, r.Ended = time.UnixMilli(w.due), time.UnixMilli(w.queued), moment(w.started), moment(w.ended)
 	r.By, r.Reason = w.who.String, w.reason.String
+	r.Timeout, r.Max = time.Duration(w.timeout.Int64)*time.Millisecond, int(w.most.Int64)
 	err := unlist(w.targets, &r.Targets)
 	if err == nil && w.counts.Valid {
 		err = json.Unmarshal([]byte(w.counts.String), &r.Counts)
@@ -85,8 +87,8 @@ func (s *Store) Jobs(ctx context.Context, names ...string) ([]loom.JobState, err
 	// The last run is sought for each job, by its index. Grouping would read all.
 	query := "SELECT j.name, j.last_tick, j.gone, j.pause_since, j.pause_until, j.pause_by, j.pause_why, " +
 		"r.seq IS NOT NULL, coalesce(r.seq, 0), coalesce(r.id, ''), j.name, coalesce(r.due, 0), coalesce(r.cause, ''), r.who, r.targets, " +
-		"coalesce(r.queued, 0), r.started, r.ended, coalesce(r.status, ''), r.reason, coalesce(r.nodes, 0), r.counts " +
-		"FROM jobs j LEFT JOIN runs r ON r.seq = (SELECT x.seq FROM runs x WHERE x.job = j.id ORDER BY x.queued DESC, x.seq DESC LIMIT 1)"
+		"coalesce(r.plan, 0), r.timeout, r.most, coalesce(r.queued, 0), r.started, r.ended, coalesce(r.status, ''), r.reason, coalesce(r.nodes, 0), r.counts " +
+		"FROM jobs j LEFT JOIN runs r ON r.seq = (SELECT x.seq FROM runs x WHERE x.job = j.id AND NOT x.plan ORDER BY x.queued DESC, x.seq DESC LIMIT 1)"
 	var args []any
 	if len(names) > 0 {
 		query += " WHERE j.name IN (SELECT value FROM json_each(?))"
@@ -158,7 +160,7 @@ func (f *search) and(condition string, args ...any) {
 	f.args = append(f.args, args...)
 }
 
-// Runs is part of loom.Archive. Every filter but those by text and trigger
+// Runs is part of loom.Archive. Every filter but those by text, trigger and plan
 // seeks.
 func (s *Store) Runs(ctx context.Context, q loom.RunQuery) ([]loom.Run, error) {
 	search, err := s.search(ctx, q)
@@ -241,6 +243,9 @@ func (f *search) filter(q loom.RunQuery) {
 	if q.Trigger != "" {
 		f.and("r.cause = ?", string(q.Trigger))
 	}
+	if q.Plan != nil {
+		f.and("r.plan = ?", *q.Plan)
+	}
 	if !q.Since.IsZero() {
 		f.and("r.queued >= ?", ceil(q.Since))
 	}
@@ -306,7 +311,7 @@ func (s *Store) RecentRuns(ctx context.Context, most int, jobs ...string) ([]loo
 		return nil
 	}, "SELECT j.name, coalesce((SELECT group_concat(x.line, '') FROM (SELECT r.id || '|' || r.due || '|' || r.cause || '|' || r.queued || '|' || "+
 		"coalesce(r.started, '') || '|' || coalesce(r.ended, '') || '|' || r.status || '|' || r.nodes || char(10) AS line "+
-		"FROM runs r INDEXED BY runs_job WHERE r.job = j.id ORDER BY r.queued DESC, r.seq DESC LIMIT ?) x), '') "+
+		"FROM runs r INDEXED BY runs_job WHERE r.job = j.id AND NOT r.plan ORDER BY r.queued DESC, r.seq DESC LIMIT ?) x), '') "+
 		"FROM json_each(?) want CROSS JOIN jobs j ON j.name = want.value ORDER BY want.key", most, list(jobs))
 	return runs, err
 }
@@ -349,7 +354,7 @@ func (s *Store) RecentResults(ctx context.Context, most int, nodes ...string) ([
 		results = append(results, r)
 		return err
 	}, "SELECT "+resultColumns+" FROM json_each(?) want CROSS JOIN nodes n ON n.name = want.value CROSS JOIN results x ON x.node = n.id AND x.run IN "+
-		"(SELECT y.run FROM results y INDEXED BY results_node WHERE y.node = n.id ORDER BY y.run DESC LIMIT ?) "+
+		"(SELECT y.run FROM results y INDEXED BY results_node WHERE y.node = n.id AND NOT (SELECT p.plan FROM runs p WHERE p.seq = y.run) ORDER BY y.run DESC LIMIT ?) "+
 		"CROSS JOIN runs r ON r.seq = x.run CROSS JOIN jobs j ON j.id = r.job ORDER BY want.key, x.run DESC", list(nodes), most)
 	return results, err
 }

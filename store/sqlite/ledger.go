@@ -390,19 +390,19 @@ func (t *tx) admit(self string, j job, f loom.Firing, fired *loom.Fired) (int64,
 	if f.Due.IsZero() {
 		dedup = text(f.Key)
 		if r.Trigger == loom.TriggerManual {
-			if err := t.act(loom.Action{By: r.By, Verb: loom.VerbRun, Object: f.Job, Why: f.Why}); err != nil {
+			if err := t.act(loom.Action{By: r.By, Verb: ledger.Verb(r), Object: f.Job, Why: f.Why}); err != nil {
 				return 0, err
 			}
 		}
 	}
 	fired.Claim = c
-	return t.insert("INSERT INTO runs (id, job, due, cause, who, dedup, targets, solo, status, owner, epoch, queued, started, nodes) "+
-		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		r.ID, j.id, r.Due.UnixMilli(), string(r.Trigger), text(r.By), dedup, list(r.Targets), v.Solo,
+	return t.insert("INSERT INTO runs (id, job, due, cause, who, dedup, targets, plan, timeout, most, solo, status, owner, epoch, queued, started, nodes) "+
+		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, ?, ?, ?)",
+		r.ID, j.id, r.Due.UnixMilli(), string(r.Trigger), text(r.By), dedup, list(r.Targets), r.Plan, r.Timeout.Milliseconds(), r.Max, v.Solo,
 		string(c.Run.Status), owner, c.Epoch, t.now, milli(c.Run.Started), r.Nodes)
 }
 
-// going returns the runs of a job that have not ended, oldest first.
+// going returns the runs of a job that have not ended, oldest first, without plans.
 func (t *tx) going(j job) ([]overlap.Run, error) {
 	var all []overlap.Run
 	var seqs []int64
@@ -415,7 +415,7 @@ func (t *tx) going(j job) ([]overlap.Run, error) {
 		g.Due = time.UnixMilli(due)
 		all, seqs = append(all, g), append(seqs, seq)
 		return nil
-	}, "SELECT seq, id, due, status = 'queued', epoch > 0 FROM runs INDEXED BY runs_going WHERE job = ? AND "+going+" ORDER BY seq", j.id)
+	}, "SELECT seq, id, due, status = 'queued', epoch > 0 FROM runs INDEXED BY runs_going WHERE job = ? AND "+going+" AND NOT plan ORDER BY seq", j.id)
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
@@ -485,7 +485,7 @@ func (s *Store) Take(ctx context.Context, self string) (*loom.Claim, error) {
 		var seq int64
 		var id string
 		err := t.get("SELECT r.seq, r.id FROM runs r INDEXED BY runs_going WHERE r."+going+" AND r.status = 'queued' AND NOT (r.solo AND EXISTS "+
-			"(SELECT 1 FROM runs x INDEXED BY runs_going WHERE x.job = r.job AND x."+going+" AND x.status = 'running')) ORDER BY r.seq LIMIT 1",
+			"(SELECT 1 FROM runs x INDEXED BY runs_going WHERE x.job = r.job AND x."+going+" AND x.status = 'running' AND NOT x.plan)) ORDER BY r.seq LIMIT 1",
 			nil, &seq, &id)
 		if err != nil {
 			return none(err)
@@ -653,7 +653,7 @@ func (s *Store) Finish(ctx context.Context, c loom.Claim, end loom.Run, last []l
 	})
 }
 
-// end ends a run and counts it.
+// end ends a run, and counts it if it is no plan.
 func (t *tx) end(seq int64, end loom.Run) error {
 	var counts any
 	if len(end.Counts) > 0 {
@@ -664,8 +664,9 @@ func (t *tx) end(seq int64, end loom.Run) error {
 		counts = string(b)
 	}
 	var job, queued int64
-	if err := t.get("UPDATE runs SET status = ?, ended = ?, reason = ?, counts = ?, owner = NULL, cancel = NULL WHERE seq = ? RETURNING job, queued",
-		[]any{string(end.Status), milli(end.Ended), text(end.Reason), counts, seq}, &job, &queued); err != nil {
+	var plan bool
+	if err := t.get("UPDATE runs SET status = ?, ended = ?, reason = ?, counts = ?, owner = NULL, cancel = NULL WHERE seq = ? RETURNING job, queued, plan",
+		[]any{string(end.Status), milli(end.Ended), text(end.Reason), counts, seq}, &job, &queued, &plan); err != nil || plan {
 		return err
 	}
 	day := dayNumber(time.UnixMilli(queued).In(t.w.store.zone()))

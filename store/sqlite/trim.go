@@ -49,15 +49,18 @@ type trimmer struct {
 	done  loom.Trimmed
 }
 
+// newest is the newest run of the job of runs r that is no plan; 0: there is none.
+const newest = "coalesce((SELECT x.seq FROM runs x INDEXED BY runs_job WHERE x.job = r.job AND NOT x.plan ORDER BY x.queued DESC, x.seq DESC LIMIT 1), 0)"
+
 // oldRuns deletes the runs that were queued before limit, apart from the newest of
 // each job that there is.
 func (t *trimmer) oldRuns(ctx context.Context, limit time.Time) error {
 	return t.runs(ctx, "SELECT seq FROM runs r INDEXED BY runs_at WHERE queued < ? AND NOT "+going+
-		" AND ((SELECT gone FROM jobs WHERE id = r.job) OR seq <> (SELECT seq FROM runs x INDEXED BY runs_job WHERE x.job = r.job "+
-		"ORDER BY x.queued DESC, x.seq DESC LIMIT 1)) ORDER BY queued LIMIT ?", limit.UnixMilli())
+		" AND ((SELECT gone FROM jobs WHERE id = r.job) OR seq <> "+newest+") ORDER BY queued LIMIT ?", limit.UnixMilli())
 }
 
-// manyRuns deletes all but the newest runs of each job.
+// manyRuns deletes all but the newest runs of each job, and the newest that is no
+// plan.
 func (t *trimmer) manyRuns(ctx context.Context, keep int) error {
 	jobs, err := t.jobs(ctx, "SELECT id FROM jobs ORDER BY id")
 	if err != nil {
@@ -73,8 +76,8 @@ func (t *trimmer) manyRuns(ctx context.Context, keep int) error {
 		if err != nil {
 			return t.store.unread(ctx, err)
 		}
-		if err := t.runs(ctx, "SELECT seq FROM runs INDEXED BY runs_job WHERE job = ? AND queued <= ? AND (queued < ? OR seq <= ?) "+
-			"AND NOT "+going+" ORDER BY queued LIMIT ?", job, queued, queued, seq); err != nil {
+		if err := t.runs(ctx, "SELECT seq FROM runs r INDEXED BY runs_job WHERE job = ? AND queued <= ? AND (queued < ? OR seq <= ?) "+
+			"AND NOT "+going+" AND seq <> "+newest+" ORDER BY queued LIMIT ?", job, queued, queued, seq); err != nil {
 			return err
 		}
 	}

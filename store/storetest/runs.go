@@ -486,6 +486,95 @@ func trimCount(b *bench) {
 	b.same("again", b.trim(loom.Retention{RunsPerJob: 2}).Runs, 0)
 }
 
+// plan begins a plan of a job.
+func (b *bench) plan(job string) loom.Claim {
+	b.Helper()
+	r := b.byHand("kim")
+	r.Plan = true
+	f := b.fire(loom.Firing{Job: job, Run: r, Overlap: loom.OverlapAllow, Claim: true, Why: "to see"})
+	if f.Claim.Epoch == 0 {
+		b.Fatalf("the plan was not claimed: %+v", f)
+	}
+	return f.Claim
+}
+
+func terms(b *bench) {
+	b.start("j")
+	r := b.byHand("kim")
+	r.Timeout, r.Max, r.Plan = 1500*time.Millisecond, 3, true
+	asked := func(r loom.Run) [3]any { return [3]any{r.Timeout, r.Max, r.Plan} }
+	f := b.fire(loom.Firing{Job: "j", Run: r, Overlap: loom.OverlapQueue, Claim: true})
+	b.same("fired", [2]any{asked(f.Claim.Run), f.Claim.Epoch}, [2]any{asked(r), int64(0)})
+	b.same("fired again", asked(b.fire(loom.Firing{Job: "j", Run: r, Overlap: loom.OverlapQueue}).Claim.Run), asked(r))
+	b.same("waiting", asked(b.one(r.ID)), asked(r))
+	b.finish(loom.Claim{Run: b.one(fmt.Sprintf("%026d", 1)), Owner: "a", Epoch: 1}, loom.StatusOK)
+	c := b.take("b")
+	if c == nil || c.Run.ID != r.ID {
+		b.Fatalf("Take = %+v, want the run that waits", c)
+	}
+	b.same("taken", asked(c.Run), asked(r))
+	b.same("of others", asked(b.start("j").Run), asked(loom.Run{}))
+}
+
+func plans(b *bench) {
+	b.must(b.s.Adopt(b.Context(), map[string]string{"j": ""}))
+	plan := b.plan("j")
+	b.record(plan, life("n1", loom.StatusChanged)...)
+	b.same("the job's last run", b.state("j").Last, (*loom.Run)(nil))
+
+	// It is in nobody's way, and queued ones need not wait for it.
+	skip := b.fire(loom.Firing{Job: "j", Run: b.byHand("kim"), Overlap: loom.OverlapSkip, Claim: true})
+	b.same("skip beside a plan", skip.Claim.Epoch, int64(1))
+	queued := b.fire(loom.Firing{Job: "j", Run: b.byHand("kim"), Overlap: loom.OverlapQueue})
+	b.finish(skip.Claim, loom.StatusFailed)
+	if c := b.take("a"); c == nil || c.Run.ID != queued.Claim.Run.ID {
+		b.Errorf("Take = %+v, want what is queued beside a plan", c)
+	} else {
+		b.finish(*c, loom.StatusOK)
+	}
+	last := b.fire(loom.Firing{Job: "j", Run: b.byHand("kim"), Overlap: loom.OverlapReplace, Claim: true})
+	b.same("replace beside a plan", [2]any{last.Claim.Epoch, len(b.beat("a").Cancel)}, [2]any{int64(1), 0})
+	b.finish(last.Claim, loom.StatusFailed)
+	b.finish(plan, loom.StatusChanged)
+	newest := b.plan("j")
+	b.record(newest, life("n1", loom.StatusUnreachable)...)
+	b.finish(newest, loom.StatusFailed)
+
+	is := b.state("j").Last
+	b.same("the last run", [2]any{is.ID, is.Plan}, [2]any{last.Claim.Run.ID, false})
+	b.same("what ran last", ids(must(b.s.RecentRuns(b.Context(), 10, "j"))), []int{4, 3, 2})
+	b.same("what the node did last", len(must(b.s.RecentResults(b.Context(), 10, "n1"))), 0)
+	counted := 0
+	for _, d := range must(b.s.Days(b.Context(), loom.DayQuery{Job: "j", From: is.Queued})) {
+		counted += d.Runs
+	}
+	b.same("runs that are counted", counted, 3)
+	b.same("all runs", ids(b.find(loom.RunQuery{Job: "j"})), []int{5, 4, 3, 2, 1})
+	b.same("plans", ids(b.find(loom.RunQuery{Plan: new(true)})), []int{5, 1})
+	b.same("others", ids(b.find(loom.RunQuery{Job: "j", Plan: new(false), Status: []loom.Status{loom.StatusFailed}})), []int{4, 2})
+	b.same("what it would change", b.results(plan.Run.ID)[0].Changes, []string{"wrote /etc/motd"})
+	acts := must(b.s.Actions(b.Context(), loom.ActionQuery{Verb: loom.VerbPlan}))
+	if len(acts) != 2 || acts[0].By != "kim" || acts[0].Object != "j" || acts[0].Why != "to see" {
+		b.Errorf("the actions are %+v, want two plans of j by kim", acts)
+	}
+}
+
+func trimPlans(b *bench) {
+	b.must(b.s.Adopt(b.Context(), map[string]string{"a": "", "b": ""}))
+	b.done("a", loom.StatusOK)
+	for range 2 {
+		b.finish(b.plan("a"), loom.StatusOK)
+	}
+	b.finish(b.plan("b"), loom.StatusOK)
+	b.same("runs trimmed", b.trim(loom.Retention{RunsPerJob: 1}).Runs, 1)
+	b.same("the newest, and the last that was no plan", ids(b.find(loom.RunQuery{Job: "a"})), []int{3, 1})
+	<-time.After(5 * time.Millisecond)
+	b.same("old runs trimmed", b.trim(loom.Retention{Runs: time.Millisecond}).Runs, 2)
+	b.same("the last that was no plan", ids(b.find(loom.RunQuery{})), []int{1})
+	b.same("the job's last run", b.state("a").Last.Plan, false)
+	b.same("of a job that was only planned", b.state("b").Last, (*loom.Run)(nil))
+}
+
 func trimOutput(b *bench) {
 	print := func(c loom.Claim, text string) {
 		b.record(c, loom.Event{Kind: loom.KindOutput, Node: "n1", Time: minute(0), Stream: loom.Stdout, Text: text})
