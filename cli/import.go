@@ -30,14 +30,16 @@ type importNote struct {
 
 func (i *importer) note(line int, format string, args ...any) string {
 	text := clean(fmt.Sprintf(format, args...))
-	i.notes = append(i.notes, importNote{line: line, text: text})
+	if one := (importNote{line: line, text: text}); !slices.Contains(i.notes, one) { // the hosts of a range have one line
+		i.notes = append(i.notes, one)
+	}
 	return text
 }
 
 // remark is note for what is shown as a comment.
 func (i *importer) remark(line int, format string, args ...any) string {
-	text := i.note(line, format, args...)
-	i.notes[len(i.notes)-1].shown = true
+	text := clean(fmt.Sprintf(format, args...))
+	i.notes = append(i.notes, importNote{line: line, text: text, shown: true})
 	return text
 }
 
@@ -135,6 +137,7 @@ func (p *Program) imported(ctx context.Context, i *importer, to string, n int, w
 
 // head is the comment that a file begins with, with what has no other place.
 func (i *importer) head(program, how string) string {
+	slices.SortStableFunc(i.notes, func(a, b importNote) int { return a.line - b.line })
 	lines := []string{fmt.Sprintf("Made by \"%s import %s\" of %s.", program, how, clean(i.file))}
 	for _, note := range i.notes {
 		switch {

@@ -100,6 +100,10 @@ const mostHosts = 20000
 
 // read reads an inventory of whichever kind.
 func (a *ansible) read(text string) error {
+	if strings.HasPrefix(strings.TrimSpace(text), "{") && json.Valid([]byte(text)) {
+		return &Error{Code: ExitFailed, Err: fmt.Errorf("%s is JSON, as \"ansible-inventory --list\" prints it, which needs no import", a.file),
+			Hint: "write it to a file, and name that in the main file: nodesfile: " + filepath.Base(a.file)}
+	}
 	ini := regexp.MustCompile(`(?m)^\s*\[`).MatchString(text)
 	if !ini && regexp.MustCompile(`(?m)^[^#\n]*:\s*(#.*)?$`).MatchString(text) {
 		return a.readYAML(text)
@@ -438,7 +442,7 @@ func (a *ansible) groupsOf(host string) []string {
 // nodes returns the nodes.
 func (a *ansible) nodes() yamlMap {
 	out := newYAML()
-	for name := range a.groups {
+	for _, name := range slices.Sorted(maps.Keys(a.groups)) {
 		if name != "all" && name != "ungrouped" && !nodeName(name) {
 			a.note(0, "group %s is left out: no group can have that name", name)
 		}
@@ -454,6 +458,10 @@ func (a *ansible) nodes() yamlMap {
 			maps.Copy(vars, a.groups[g].vars)
 		}
 		maps.Copy(vars, h.vars)
+		if how, ok := vars["ansible_connection"]; ok && !slices.Contains([]any{"local", "ssh", "smart", "paramiko", "paramiko_ssh", "ssh_paramiko", "libssh", "ansible.netcommon.libssh"}, how) {
+			a.note(h.line, "host %s is left out: Loom reaches machines by ssh, not by ansible_connection %v", name, how)
+			continue
+		}
 		node, remarks := a.node(name, h.line, vars)
 		groups = slices.DeleteFunc(groups, func(g string) bool { return g == "all" || g == "ungrouped" || !nodeName(g) })
 		if slices.Sort(groups); len(groups) > 0 {
@@ -492,7 +500,8 @@ func (a *ansible) node(host string, line int, vars map[string]any) (node yamlMap
 		}
 		return literally(value, false)
 	}
-	local := get("ansible_connection") == "local"
+	local := vars["ansible_connection"] == "local"
+	delete(vars, "ansible_connection")
 	if local {
 		node.set("transport", "local")
 	}
@@ -505,7 +514,9 @@ func (a *ansible) node(host string, line int, vars map[string]any) (node yamlMap
 			node.set("ip", address)
 		}
 		node.set("user", user)
-		if n, err := strconv.Atoi(port); err == nil && n > 0 && n < 65536 && n != 22 {
+		if n, err := strconv.Atoi(port); port != "" && (err != nil || n <= 0 || n > 65535) {
+			say("ansible_port %s of %s is left out: it is no port", port, host)
+		} else if port != "" && n != 22 {
 			node.set("port", n)
 		}
 		node.set("identity", key)
@@ -519,11 +530,18 @@ func (a *ansible) node(host string, line int, vars map[string]any) (node yamlMap
 		sudo.set("user", user)
 		node.set("sudo", sudo)
 	}
-	for name := range vars {
-		if strings.HasPrefix(name, "ansible_") && (strings.HasSuffix(name, "pass") || strings.HasSuffix(name, "password") || strings.HasSuffix(name, "passphrase")) {
-			delete(vars, name)
+	var rest []string
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		switch {
+		case !strings.HasPrefix(name, "ansible_"), unusual(name):
+		case strings.HasSuffix(name, "pass") || strings.HasSuffix(name, "password") || strings.HasSuffix(name, "passphrase"):
 			say("%s of %s is left out: write password: ${secret:NAME}", name, host)
+		case !strings.HasSuffix(name, "_interpreter"): // nodes need none
+			rest = append(rest, name)
 		}
+	}
+	if len(rest) > 0 {
+		say("left out of %s, as Loom has nothing like it: %s", host, strings.Join(rest, ", "))
 	}
 	return node, remarks
 }

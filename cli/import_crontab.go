@@ -27,8 +27,9 @@ may be -, the standard input. The comment above a line becomes its description.
 
 It heeds what crontab(5) says of %, of variables, CRON_TZ and RANDOM_DELAY. What cron
 does and Loom does not, it says: MAILTO (Loom keeps what jobs print, and notify:
-tells of failures), @reboot (Loom fires it when Loom starts), ~ (random times). Where
-crontab(5)s differ it is cronie's.`,
+tells of failures), @reboot (Loom fires it when Loom starts), ~ (random times); and
+what Loom does of its own (timeout, overlap, missed). Where crontab(5)s differ it is
+cronie's.`,
 		Example: `  ` + p.Name + ` import crontab /etc/crontab --to /etc/loom
   crontab -l | ` + p.Name + ` import crontab - --targets db1,db2
   ` + p.Name + ` import crontab --system ./cron.d-backup`,
@@ -51,6 +52,9 @@ crontab(5)s differ it is cronie's.`,
 		c := &crontab{importer: &importer{file: importSource(args[0])}, targets: *targets, taken: map[string]bool{},
 			system: *system || abs == "/etc/crontab" || path.Dir(abs) == "/etc/cron.d"}
 		jobs := c.read(text)
+		if !jobs.empty() {
+			c.note(0, "unlike cron, Loom ends what takes longer than an hour (timeout: 0 is cron's way), lets a time go while the run before is going (overlap: allow), and makes up for one that fell while it did not run (missed: skip)")
+		}
 		out := newYAML()
 		out.set("jobs", jobs)
 		whole, err := out.text(c.head(p.Name, "crontab"))
@@ -213,6 +217,9 @@ func (c *crontab) job(n int, line string, jobs yamlMap) {
 	if strings.Contains(command, "$${") || strings.Contains(input, "$${") {
 		c.note(n, "left out: $${ means something else in a manifest: write it by hand")
 		return
+	}
+	if word, _ := cutFields(command, 1); word == "root" && !c.system {
+		say("the command begins with root: if that is the user, import the file with --system")
 	}
 	name := importName(commandName(command), c.taken)
 	if input != "" {

@@ -229,13 +229,24 @@ func (i *importer) sshNode(host string, blocks []sshBlock, namesOnly bool, known
 		}
 		return word
 	}
-	address := strings.ReplaceAll(strings.ReplaceAll(get("hostname"), "%h", host), "%%", "%")
-	if address != host && !strings.ContainsAny(address, " %@/") {
+	name := get("hostname")
+	address := strings.NewReplacer("%%", "%", "%h", host).Replace(name)
+	if odd := strings.NewReplacer("%%", "", "%h", "").Replace(name); strings.Contains(odd, "%") || strings.ContainsAny(address, " @/") {
+		_, n := sshValue(blocks, host, "hostname")
+		i.note(n, "HostName %s of %s is left out: it is no address", name, host)
+	} else if address != host {
 		node.set("ip", literally(address, false))
 	}
 	node.set("user", literally(get("user"), false))
-	if port, err := strconv.Atoi(get("port")); err == nil && port > 0 && port < 65536 && port != 22 {
-		node.set("port", port)
+	if text := get("port"); text != "" {
+		port, err := strconv.Atoi(text)
+		switch {
+		case err != nil || port <= 0 || port > 65535:
+			_, n := sshValue(blocks, host, "port")
+			i.note(n, "Port %s of %s is left out: it is no port", text, host)
+		case port != 22:
+			node.set("port", port)
+		}
 	}
 	switch identity := get("identityfile"); {
 	case strings.EqualFold(identity, "none"):

@@ -80,6 +80,7 @@ func TestImportRefusals(t *testing.T) {
 		{"[web\nx\n", "is not the beginning of a group", "ansible-inventory -"},
 		{"all:\n  hosts: [\n", "stdin: line 2", "ansible-inventory -"},
 		{"", "no such file", "crontab /nonexistent"},
+		{`{"_meta": {"hostvars": {}}, "web": {"hosts": ["a"]}}`, "needs no import", "ansible-inventory -"},
 	} {
 		_, stderr, err := importing(t, c.text, strings.Fields(c.args)...)
 		if err == nil || !strings.Contains(stderr, c.want) {
