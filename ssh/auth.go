@@ -150,7 +150,7 @@ func (o *offer) file(file string, named bool) {
 	}
 	private := strings.TrimSuffix(file, ".pub")
 	for _, c := range append([]string{private + "-cert.pub"}, o.auth.t.certificates...) {
-		if _, err := o.auth.d.keys.glance(c); errors.Is(err, fs.ErrNotExist) {
+		if _, err := o.auth.d.keys.glances.look(c); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if signer, err := certified(c, s); err == nil {
@@ -222,7 +222,7 @@ func (o *offer) load(file string) (ssh.Signer, error) {
 }
 
 func (o *offer) public(file string) (ssh.PublicKey, error) {
-	if _, err := o.auth.d.keys.glance(file); err != nil {
+	if _, err := o.auth.d.keys.glances.look(file); err != nil {
 		return nil, err
 	}
 	text, err := os.ReadFile(file)
@@ -236,8 +236,17 @@ func (o *offer) public(file string) (ssh.PublicKey, error) {
 // A keyStore reads private keys, and again when their files have changed: an
 // encrypted one takes a while to open.
 type keyStore struct {
+	glances glances
+
+	mu   sync.Mutex
+	keys map[string]*storedKey
+}
+
+// glances look at files, but not more often than makes sense: when connections
+// to a whole fleet are made, each would look at the same dozen of them, of which
+// most do not exist.
+type glances struct {
 	mu    sync.Mutex
-	keys  map[string]*storedKey
 	files map[string]glance
 }
 
@@ -248,11 +257,10 @@ type glance struct {
 	err  error
 }
 
-// glanceLimit is for how long a glance holds: when connections to a whole fleet
-// are made, each would look at the same dozen files, of which most do not exist.
-const glanceLimit = time.Second
+// glanceLimit is for how long a glance holds.
+const glanceLimit = 100 * time.Millisecond
 
-func (s *keyStore) glance(file string) (fs.FileInfo, error) {
+func (s *glances) look(file string) (fs.FileInfo, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g, ok := s.files[file]
@@ -267,6 +275,13 @@ func (s *keyStore) glance(file string) (fs.FileInfo, error) {
 	return g.info, g.err
 }
 
+// forget says that a file has just changed.
+func (s *glances) forget(file string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.files, file)
+}
+
 type storedKey struct {
 	modified   time.Time
 	passphrase string
@@ -276,7 +291,7 @@ type storedKey struct {
 }
 
 func (s *keyStore) load(file, passphrase string) (ssh.Signer, error) {
-	info, err := s.glance(file)
+	info, err := s.glances.look(file)
 	if err != nil {
 		return nil, err
 	}

@@ -254,7 +254,8 @@ func (d *Dialer) network(ctx context.Context, t *target, via *hop) (net.Conn, er
 	case d.Net != nil:
 		return d.Net(ctx, "tcp", addr)
 	}
-	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	// The link has a keepalive of its own, which notices more.
+	return (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", addr)
 }
 
 func abbreviate(s string) string {

@@ -99,6 +99,8 @@ func hashMatches(hash, name string) bool {
 
 // A hostKeyStore reads known_hosts files, and again when they have changed.
 type hostKeyStore struct {
+	glances glances
+
 	mu    sync.Mutex
 	files map[string]*knownFile
 }
@@ -159,7 +161,7 @@ func (s *hostKeyStore) about(name string, files []string) ([]knownKey, error) {
 
 // read returns what a file says. s.mu is held.
 func (s *hostKeyStore) read(file string) (*knownFile, error) {
-	info, err := os.Stat(file)
+	info, err := s.glances.look(file)
 	if errors.Is(err, fs.ErrNotExist) || strings.EqualFold(file, "none") || file == os.DevNull {
 		return &knownFile{}, nil
 	}
@@ -235,6 +237,7 @@ func (s *hostKeyStore) write(file string, t *target, key ssh.PublicKey) error {
 	}
 	_, err = f.WriteString(line) // one write, so that other programs' lines stay whole
 	delete(s.files, file)
+	s.glances.forget(file)
 	return errors.Join(err, f.Close())
 }
 

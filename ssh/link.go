@@ -33,7 +33,6 @@ type link struct {
 
 	mu      sync.Mutex
 	spare   *channel      // open, for the next command
-	calm    *time.Timer   // nothing has run for a moment
 	pulse   *time.Timer   // nothing was heard of it for a while
 	sentry  shell.Sentry  // watches over the commands that run for long
 	alone   bool          // there is no room for the sentry
@@ -246,8 +245,6 @@ func (d *Dialer) handshake(ctx context.Context, t *target, raw net.Conn) (*link,
 
 	l := &link{t: t, wire: w, ssh: conn, dead: make(chan struct{}), limit: t.maxSessions, pace: &d.pace}
 	l.sentry.Start, l.sentry.Go = l.startSentry, l.spawn
-	l.calm = time.AfterFunc(time.Hour, l.heat)
-	l.calm.Stop()
 	l.wg.Go(func() { l.serve(chans, requests) })
 	l.mu.Lock() // until pulse is set
 	l.pulse = time.AfterFunc(t.keepalive, l.keepAlive)
@@ -388,8 +385,8 @@ func (l *link) alive() bool {
 // answer can not hold it up.
 func (l *link) close() error {
 	l.fail(errClosed)
+	l.pace.forget(l)
 	l.mu.Lock() // whoever spawns, does so before or not at all
-	l.calm.Stop()
 	l.pulse.Stop()
 	opening := l.opening
 	l.opening = nil
@@ -467,11 +464,6 @@ func (l *link) adopt(ch *channel) (*process, error) {
 	return p, nil
 }
 
-// heatDelay is how long nothing must have been begun, on any node, before shells
-// are started for the next commands. Work in quick succession, and programs that
-// do one thing on many nodes and end, are not to pay for shells that nobody uses.
-const heatDelay = 300 * time.Millisecond
-
 // heat starts a shell in the channel that was opened ahead, so that the next
 // command need not wait for the login shell and its start-up files, and the
 // sentry, so that it needs no watcher of its own.
@@ -479,10 +471,6 @@ func (l *link) heat() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open > 0 || !l.alive() {
-		return
-	}
-	if calm := l.pace.calm(); calm < heatDelay {
-		l.calm.Reset(heatDelay - calm)
 		return
 	}
 	l.settle()
@@ -676,7 +664,6 @@ func (l *link) room() bool {
 func (l *link) take(line string, last bool) (*channel, error) {
 	l.pace.stir()
 	l.mu.Lock()
-	l.calm.Stop()
 	l.used, l.single = true, last && !l.used
 	single := l.single
 	l.settle()
@@ -744,14 +731,13 @@ func (l *link) drop() {
 	l.mu.Lock()
 	l.open--
 	l.closed = time.Now()
-	l.calm.Reset(heatDelay)
-	if !l.alive() {
-		l.calm.Stop()
-	}
 	single := l.single
 	l.mu.Unlock()
 	if !single {
 		l.prepare(false)
+	}
+	if l.alive() {
+		l.pace.rest(l)
 	}
 	if l.freed != nil {
 		l.freed()

@@ -78,7 +78,7 @@ func TestChannelOfDyingConnection(t *testing.T) {
 		ours, _ := net.Pipe()
 		deaf := &deaf{asked: make(chan struct{}), end: make(chan struct{})}
 		defer close(deaf.end)
-		l := &link{t: &target{host: "a"}, wire: &wire{Conn: ours}, ssh: deaf, dead: make(chan struct{}), calm: time.NewTimer(time.Hour), pulse: time.NewTimer(time.Hour)}
+		l := &link{t: &target{host: "a"}, wire: &wire{Conn: ours}, ssh: deaf, dead: make(chan struct{}), pulse: time.NewTimer(time.Hour), pace: new(pacer)}
 		l.wg.Go(func() {
 			_, err := l.tunnel(t.Context(), &target{host: "b"})
 			if e := (*Error)(nil); !errors.As(err, &e) || e.Class != ClassJump {

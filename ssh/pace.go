@@ -24,6 +24,8 @@ type pacer struct {
 	hosts map[string]*gate
 
 	stirred atomic.Int64 // when something was begun, in nanoseconds
+	resting map[*link]struct{}
+	dusk    *time.Timer // ends the rest, if links rest
 }
 
 // A gate lets so many through at once.
@@ -68,11 +70,59 @@ func (p *pacer) enter(ctx context.Context, host string) (leave func(), err error
 // stir notes that something was begun on some node.
 func (p *pacer) stir() { p.stirred.Store(time.Now().UnixNano()) }
 
-// calm returns for how long nothing was begun on any node. It is 0 while
-// connections are being made.
-func (p *pacer) calm() time.Duration {
+// heatDelay is how long nothing must have been begun, on any node, before shells
+// are started for the next commands. Work in quick succession, and programs that
+// do one thing on many nodes and end, are not to pay for shells that nobody uses.
+const heatDelay = 300 * time.Millisecond
+
+// rest has a link warmed when all is calm. One timer serves all links: with one
+// each, a fleet at work would be woken by most of them for nothing.
+func (p *pacer) rest(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.resting == nil {
+		p.resting = map[*link]struct{}{}
+	}
+	p.resting[l] = struct{}{}
+	switch {
+	case len(p.resting) > 1: // it is set
+	case p.dusk == nil:
+		p.dusk = time.AfterFunc(heatDelay, p.settle)
+	default:
+		p.dusk.Reset(heatDelay)
+	}
+}
+
+// forget has a link that ends warmed no more.
+func (p *pacer) forget(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if delete(p.resting, l); len(p.resting) == 0 && p.dusk != nil {
+		p.dusk.Stop()
+	}
+}
+
+// settle warms the links that rest, or waits on if it is too early.
+func (p *pacer) settle() {
+	p.mu.Lock()
+	if calm := p.calm(); calm < heatDelay {
+		if len(p.resting) > 0 {
+			p.dusk.Reset(heatDelay - calm)
+		}
+		p.mu.Unlock()
+		return
+	}
+	links := p.resting
+	p.resting = nil
+	p.mu.Unlock()
+	for l := range links {
+		l.heat()
+	}
+}
+
+// calm returns for how long nothing was begun on any node. It is 0 while
+// connections are being made. p.mu is held.
+func (p *pacer) calm() time.Duration {
 	if len(p.hosts) > 0 {
 		return 0
 	}
