@@ -34,6 +34,7 @@ type Status struct {
 	Warnings   int      `json:"warnings" doc:"What the manifest says to no effect"`
 
 	Store   StoreStatus  `json:"store"`
+	Outbox  *Outbox      `json:"outbox,omitempty" doc:"Only there if news that wait to be delivered can't be kept"`
 	Running []RunStatus  `json:"running" doc:"Runs that are going, newest first"`
 	Queued  int          `json:"queued" doc:"Runs that wait to begin; at most 1000 are counted"`
 	Next    []NextTick   `json:"next" doc:"The next ticks, in order"`
@@ -55,6 +56,12 @@ const (
 	StoreOK   = "ok"
 	StoreDown = "down"
 )
+
+// An Outbox is where news are kept that wait to be delivered, and can't be.
+type Outbox struct {
+	Since  time.Time `json:"since" doc:"When that was first found"`
+	Reason string    `json:"reason" doc:"Why. News are delivered all the same, but those that wait are lost if the daemon ends meanwhile"`
+}
 
 // A RunStatus is a run that is going.
 type RunStatus struct {

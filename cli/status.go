@@ -239,6 +239,9 @@ func (p *Program) showDaemon(s *standing, now time.Time) {
 	default:
 		fmt.Fprintf(p.Stdout, "store: %s, in %s\n", s.Store.State, s.StateDir)
 	}
+	if s.Outbox != nil {
+		fmt.Fprintf(p.Stdout, "news: NOT KEPT since %s: %s (they are sent, but those that wait are lost if the daemon ends now)\n", stamp(s.Outbox.Since), clean(s.Outbox.Reason))
+	}
 }
 
 // section shows what there is of one thing, if there is any.

@@ -43,6 +43,9 @@ func (c *control) Status() api.Status {
 	if since, err := c.scheduler.Health(); err != nil {
 		s.Store.State, s.Store.Since, s.Store.Reason = api.StoreDown, since, err.Error()
 	}
+	if since, err := c.told.Health(); err != nil {
+		s.Outbox = &api.Outbox{Since: since.UTC(), Reason: err.Error()}
+	}
 	for _, t := range why.Upcoming(c.Manifest().Jobs, time.Now(), time.Time{}, nextShown) {
 		s.Next = append(s.Next, api.NextTick{Job: t.Job.Name, Time: t.Time, Note: t.Note})
 	}

@@ -23,7 +23,8 @@ const (
 	mostBytes = 64 << 20
 	mostDead  = 100
 	mostSeen  = 20_000
-	slack     = 1 << 20 // of the journal, beside what is still of use
+	slack     = 1 << 20     // of the journal, beside what is still of use
+	keepAgain = time.Second // after which a disk that took nothing is tried again
 )
 
 // A box is what waits to be delivered and what is known of the past. It is the sum
@@ -39,9 +40,11 @@ type box struct {
 	past  past
 
 	out     *os.File
-	written int64 // good bytes in the file
-	live    int64 // as many as were written when it was last made anew
-	err     error // why the file is not what it should be; nil: it is
+	written int64     // good bytes in the file
+	live    int64     // as many as were written when it was last made anew
+	err     error     // why the file is not what it should be; nil: it is
+	since   time.Time // since when
+	tried   time.Time // when it was last made anew, or that was tried
 }
 
 // An item is news on their way to a target.
@@ -187,7 +190,8 @@ func journalName(state string) string { return filepath.Join(state, "outbox", "j
 func openBox(file string, complain func(error)) *box {
 	b := newBox(file)
 	if err := b.read(complain); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		complain(err)
+		aside := file + ".unreadable"
+		complain(errors.Join(fmt.Errorf("the outbox can't be read, and is begun anew; what there was of it is left as %s: %w", aside, err), os.Rename(file, aside)))
 	}
 	b.mend() // begins a journal without what is of no use any more
 	return b
@@ -223,13 +227,21 @@ func (b *box) read(complain func(error)) error {
 
 // commit makes a change, and writes it down. If sync is set it is on the disk when
 // commit returns, unless the disk can't take it: b.err then says why, and the
-// change has been made all the same.
+// change has been made all the same. What the disk could not take is written once
+// it can, by a later commit, also of nothing.
 func (b *box) commit(r *record, sync bool) {
+	if b.err != nil {
+		b.apply(r)
+		if time.Since(b.tried) >= keepAgain {
+			b.mend()
+		}
+		return
+	}
 	if r.empty() {
 		return
 	}
 	b.apply(r)
-	if b.err != nil || b.written > 2*b.live+slack {
+	if b.written > 2*b.live+slack {
 		b.mend()
 		return
 	}
@@ -244,7 +256,10 @@ func (b *box) commit(r *record, sync bool) {
 	if err == nil && sync {
 		err = b.out.Sync()
 	}
-	b.err = err
+	if err != nil {
+		_ = b.out.Truncate(b.written) // a reader leaves out half a record anyway
+		b.mend()
+	}
 }
 
 // mend writes the journal anew: all that there is, and no more. The old one stays
@@ -254,7 +269,14 @@ func (b *box) mend() {
 		_ = b.out.Close() // what it holds is in the new one too
 		b.out = nil
 	}
-	b.err = b.rewrite()
+	b.tried = time.Now()
+	was := b.err
+	switch b.err = b.rewrite(); {
+	case b.err == nil:
+		b.since = time.Time{}
+	case was == nil:
+		b.since = b.tried
+	}
 }
 
 func (b *box) rewrite() error {
@@ -269,9 +291,13 @@ func (b *box) rewrite() error {
 	w := bufio.NewWriter(f)
 	enc := json.NewEncoder(w)
 	for _, r := range b.snapshot() {
-		err = errors.Join(err, enc.Encode(r))
+		if err = enc.Encode(r); err != nil {
+			break
+		}
 	}
-	err = errors.Join(err, w.Flush(), f.Sync())
+	if err == nil {
+		err = errors.Join(w.Flush(), f.Sync())
+	}
 	var size int64
 	if info, err2 := f.Stat(); err2 == nil {
 		size = info.Size()
@@ -283,7 +309,7 @@ func (b *box) rewrite() error {
 		err = durable.SyncDir(filepath.Dir(b.file))
 	}
 	if err != nil {
-		_ = f.Close() // the first error counts
+		_ = errors.Join(f.Close(), os.Remove(tmp)) // the first error counts, and others need the room
 		return err
 	}
 	b.out, b.written, b.live = f, size, size
@@ -305,8 +331,11 @@ func (b *box) snapshot() []*record {
 	return all
 }
 
-// close lets go of the journal.
+// close lets go of the journal, and writes what it could not.
 func (b *box) close() {
+	if b.err != nil {
+		b.mend()
+	}
 	if b.out != nil {
 		_ = errors.Join(b.out.Sync(), b.out.Close()) // who wrote it was told
 		b.out = nil

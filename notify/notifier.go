@@ -211,7 +211,9 @@ func (c *clerk) end() {
 	}
 	c.boxMu.Lock()
 	defer c.boxMu.Unlock()
-	c.box.close()
+	if c.box.close(); c.box.err != nil {
+		c.log().Error("news that wait could not be kept at the end, and may be lost", "news", c.box.n, "err", c.box.err)
+	}
 	c.open = nil
 }
 
@@ -260,7 +262,7 @@ func (c *clerk) commit(r *record, sync bool) {
 		}
 		c.complain = text
 	case c.complain != "":
-		c.log().Info("news are kept again")
+		c.log().Info("news that wait are kept again")
 		c.complain = ""
 	}
 	if len(r.Nodes) > 0 {
@@ -353,7 +355,7 @@ func (c *clerk) next() time.Time {
 		sooner(c.askAt)
 	}
 	if c.box.err != nil {
-		sooner(time.Now().Add(askAgain))
+		sooner(c.box.tried.Add(keepAgain))
 	}
 	c.mu.Lock()
 	v := view{targets: c.targets, jobs: c.jobs}

@@ -55,6 +55,18 @@ func (n *Notifier) Standings() []Standing {
 	return standings(targets, n.open)
 }
 
+// Health returns since when news that wait can't be kept in the state directory, and
+// why, or a zero time and nil. They are delivered all the same, and are lost if the
+// process ends meanwhile.
+func (n *Notifier) Health() (since time.Time, err error) {
+	n.boxMu.Lock()
+	defer n.boxMu.Unlock()
+	if n.open == nil {
+		return time.Time{}, nil
+	}
+	return n.open.since, n.open.err
+}
+
 // Look says what [Notifier.Standings] does of a notifier that does not run, from what
 // is in the state directory.
 func Look(state string, c loom.Config) ([]Standing, error) {
