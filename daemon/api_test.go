@@ -44,14 +44,21 @@ func living(t *testing.T, jobs string, more string) (c *api.Client, dir string, 
 // begin starts a daemon in a directory.
 func begin(t *testing.T, dir string) (stop func()) {
 	t.Helper()
+	stop, _ = beginLogged(t, dir)
+	return stop
+}
+
+// beginLogged is begin, and returns what the daemon logs.
+func beginLogged(t *testing.T, dir string) (stop func(), log *safeBuffer) {
+	t.Helper()
 	tasks := registry()
 	tasks.Add("shell", shell{}, "sh")
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(t.Context()))
-	var log safeBuffer
+	log = new(safeBuffer)
 	done := make(chan error, 1)
 	go func() {
 		done <- Run(ctx, Options{Tasks: tasks, Dialer: &ssh.Dialer{}, Stores: Stores{"sqlite": sqlite.Open}},
-			[]string{"-c", filepath.Join(dir, "loom.yaml")}, nil, &log, &log)
+			[]string{"-c", filepath.Join(dir, "loom.yaml")}, nil, log, log)
 	}()
 	stopped := false
 	stop = func() {
@@ -73,7 +80,7 @@ func begin(t *testing.T, dir string) (stop func()) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
 		if _, err := c.Status(t.Context()); err == nil {
-			return stop
+			return stop, log
 		} else if time.Now().After(deadline) {
 			t.Fatalf("the daemon does not answer: %v\n%s", err, log.String())
 		}

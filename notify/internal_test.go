@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -117,6 +118,40 @@ func TestReminders(t *testing.T) {
 			t.Errorf("reminded at %v: %q", s.at, s.titles)
 		}
 	})
+}
+
+// A node that is back at once was never gone; one that is back later is, also for a
+// notifier that did not see it go.
+func TestNodes(t *testing.T) {
+	s := &scripted{}
+	tt := &target{name: "ops", kind: "webhook", on: []Kind{NodeUnreachable, NodeBack}, after: 1, giveUp: time.Hour, time: time.Second, sender: s}
+	ends := func(n *Notifier, node string, status loom.Status) {
+		n.Observe(loom.Event{Kind: loom.KindNodeEnded, Time: time.Now(), Job: "j1", Run: "r", Node: node, Result: &loom.Result{Status: status, Reason: "no route"}})
+	}
+	inBubble(t, tt, func(n *Notifier) {
+		ends(n, "blip", loom.StatusUnreachable)
+		ends(n, "far", loom.StatusUnreachable)
+		ends(n, "off", loom.StatusUnreachable)
+		synctest.Wait()
+		time.Sleep(time.Second) //nolint:forbidigo // in a bubble
+		ends(n, "blip", loom.StatusOK)
+		time.Sleep(time.Minute) //nolint:forbidigo // in a bubble
+		synctest.Wait()
+
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+		next := &Notifier{State: n.State, Log: n.Log, Host: n.Host, targets: n.targets, jobs: n.jobs, loaded: true}
+		ends(next, "far", loom.StatusOK) // before it has looked at anything
+		done := make(chan struct{})
+		go func() { defer close(done); next.Run(ctx) }()
+		time.Sleep(time.Minute) //nolint:forbidigo // in a bubble
+		ends(next, "off", loom.StatusOK)
+		time.Sleep(time.Minute) //nolint:forbidigo // in a bubble
+		cancel()
+		<-done
+	})
+	if want := []string{"2 nodes are unreachable: far, off", "node far can be reached again", "node off can be reached again"}; !slices.Equal(s.titles, want) {
+		t.Errorf("told was %q, want %q", s.titles, want)
+	}
 }
 
 // A thousand jobs that fail at once are few messages.

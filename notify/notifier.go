@@ -43,9 +43,9 @@ type Notifier struct {
 	jobs     map[string]*loom.Job
 	problems []string // of the manifest in force
 	loaded   bool
-	queue    []loom.Event // that Run is to look at
-	overflow bool         // some were dropped
-	down     map[string]bool
+	queue    []loom.Event    // that Run is to look at
+	overflow bool            // some were dropped
+	down     map[string]bool // nodes whose good results are looked at; nil: all, as nothing is known yet
 	wake     chan struct{}
 
 	boxMu sync.Mutex // held while the clerk changes what others look at
@@ -85,8 +85,13 @@ func (n *Notifier) Observe(e loom.Event) {
 	if len(n.targets) == 0 {
 		return
 	}
-	if e.Kind == loom.KindNodeEnded && e.Result.Status.Good() && !n.down[e.Node] && !n.wantsOutput(e.Job) {
-		return // as it should be
+	if e.Kind == loom.KindNodeEnded && n.down != nil {
+		switch {
+		case e.Result.Status == loom.StatusUnreachable:
+			n.down[e.Node] = true // what comes next may be that it is back
+		case e.Result.Status.Good() && !n.down[e.Node] && !n.wantsOutput(e.Job):
+			return // as it should be
+		}
 	}
 	if len(n.queue) >= mostQueued {
 		n.queue, n.overflow = slices.Delete(n.queue, 0, mostQueued/2), true
@@ -220,6 +225,13 @@ func (c *clerk) end() {
 // begin opens the journal once there is somebody to tell.
 func (c *clerk) begin() {
 	b := openBox(journalName(c.State), func(err error) { c.log().Error("news may have been lost", "err", err) })
+	down := make(map[string]bool, len(b.past.Nodes))
+	for name := range b.past.Nodes {
+		down[name] = true
+	}
+	c.mu.Lock()
+	c.Notifier.down = down
+	c.mu.Unlock()
 	c.boxMu.Lock()
 	defer c.boxMu.Unlock()
 	c.box, c.open = b, b
@@ -265,14 +277,17 @@ func (c *clerk) commit(r *record, sync bool) {
 		c.log().Info("news that wait are kept again")
 		c.complain = ""
 	}
-	if len(r.Nodes) > 0 {
-		n := c.Notifier
-		n.mu.Lock()
-		n.down = make(map[string]bool, len(c.box.past.Nodes))
-		for name := range c.box.past.Nodes {
-			n.down[name] = true
+	if len(r.Nodes) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, d := range r.Nodes {
+		if d == nil {
+			delete(c.down, name)
+		} else {
+			c.down[name] = true
 		}
-		n.mu.Unlock()
 	}
 }
 
