@@ -65,6 +65,17 @@ type Sizer interface {
 	Size(ctx context.Context) (int64, error)
 }
 
+// A Watcher is a store that tells when there is more to read of a run, so that who
+// follows one need not ask again and again. A store that another process may write
+// to is one only if it hears of that, too.
+type Watcher interface {
+	// Watch returns a channel from which something can be received once anything
+	// was written in the run since it was watched, or since the last receive: that
+	// it printed something, or has ended. It may be received for nothing. A writer
+	// waits for nobody who watches. Whoever watches must call done.
+	Watch(run string) (news <-chan struct{}, done func())
+}
+
 // A Ledger is what running jobs needs from a store.
 type Ledger interface {
 	// Beat says that an instance is alive, and puts the runs of instances that
@@ -132,7 +143,7 @@ type Archive interface {
 
 	// Output returns chunks of output, oldest first. Asking again with the last
 	// chunk's cursor returns what was added, so a run can be followed whoever
-	// executes it.
+	// executes it. A Watcher says when.
 	Output(ctx context.Context, q OutputQuery) ([]Chunk, error)
 
 	// Ticks returns what became of a job's ticks, newest first.

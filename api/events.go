@@ -293,10 +293,16 @@ func (s *Server) print(ctx context.Context, w *eventWriter, r loom.Run, q loom.O
 		if err != nil {
 			return err
 		}
+		gather := time.After(0)
+		if n := len(out.Chunks); n > 0 && n < q.Limit {
+			gather = time.After(gatherFirst + time.Duration(s.open.count())*gatherPerStream)
+		}
 		select {
 		case <-stopping:
 			return w.last(KindBye, "the daemon is stopping")
-		default:
+		case <-ctx.Done():
+			return w.last(KindBye, context.Cause(ctx).Error())
+		case <-gather:
 		}
 	}
 }

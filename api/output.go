@@ -10,11 +10,20 @@ import (
 	"github.com/dustinlacewell/loom"
 )
 
-// How often the store is asked for more output by who waits for it: at first, and
-// when nothing has come for a while.
+// How often a store that does not tell of more output, since other processes write
+// to it as well, is asked by who waits for it: at first, and when nothing has come for
+// a while.
 const (
 	lookFirst = 50 * time.Millisecond
 	lookLast  = 500 * time.Millisecond
+)
+
+// How long a stream, after some output, lets more of it gather before it looks again,
+// so that what is printed without a rest is not fetched line by line: longer, the more
+// streams there are.
+const (
+	gatherFirst     = 5 * time.Millisecond
+	gatherPerStream = 50 * time.Microsecond
 )
 
 // An Output is some of what a run printed.
@@ -44,22 +53,34 @@ func (s *Server) output(api huma.API, stopping <-chan struct{}) {
 }
 
 // follow returns output of a run as soon as there is any, the run has ended, or
-// the time to wait is up.
+// the time to wait is up. A store that tells when there is more is not asked before.
 func (s *Server) follow(ctx context.Context, r loom.Run, q loom.OutputQuery, wait time.Duration, stopping <-chan struct{}) (Output, error) {
+	out, err := s.printed(ctx, r, q)
+	if err != nil || len(out.Chunks) > 0 || out.Ended || wait == 0 {
+		return out, err
+	}
+	var news <-chan struct{}
+	if w, ok := s.Store.(loom.Watcher); ok {
+		var done func()
+		news, done = w.Watch(r.ID)
+		defer done()
+	}
 	end := time.NewTimer(wait)
 	defer end.Stop()
 	for look := lookFirst; ; look = min(2*look, lookLast) {
-		// The run is looked at first, so that one that has ended prints no more.
-		chunks, err := s.Store.Output(ctx, q)
-		if err != nil {
+		// What came before it was watched is found now.
+		if r, err = s.run(ctx, r.ID); errors.Is(err, loom.ErrNotFound) {
+			out.Ended = true // it was trimmed
+			return out, nil
+		} else if err != nil {
 			return Output{}, err
 		}
-		out := Output{Chunks: list(chunks, NewChunk), Next: q.After, Ended: r.Status.Ended() && len(chunks) < q.Limit}
-		if len(chunks) > 0 {
-			out.Next = chunks[len(chunks)-1].Cursor
+		if out, err = s.printed(ctx, r, q); err != nil || len(out.Chunks) > 0 || out.Ended {
+			return out, err
 		}
-		if len(chunks) > 0 || out.Ended {
-			return out, nil
+		var again <-chan time.Time
+		if news == nil {
+			again = time.After(look)
 		}
 		select {
 		case <-ctx.Done():
@@ -68,13 +89,22 @@ func (s *Server) follow(ctx context.Context, r loom.Run, q loom.OutputQuery, wai
 			return out, nil
 		case <-end.C:
 			return out, nil
-		case <-time.After(look):
-		}
-		if r, err = s.run(ctx, r.ID); errors.Is(err, loom.ErrNotFound) {
-			out.Ended = true // it was trimmed
-			return out, nil
-		} else if err != nil {
-			return Output{}, err
+		case <-news:
+		case <-again:
 		}
 	}
+}
+
+// printed returns what there is of a run's output. The run was looked at before, so
+// one that has ended prints no more.
+func (s *Server) printed(ctx context.Context, r loom.Run, q loom.OutputQuery) (Output, error) {
+	chunks, err := s.Store.Output(ctx, q)
+	if err != nil {
+		return Output{}, err
+	}
+	out := Output{Chunks: list(chunks, NewChunk), Next: q.After, Ended: r.Status.Ended() && len(chunks) < q.Limit}
+	if len(chunks) > 0 {
+		out.Next = chunks[len(chunks)-1].Cursor
+	}
+	return out, nil
 }

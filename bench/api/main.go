@@ -1,6 +1,6 @@
 // Command api measures what a daemon's API costs: how long people wait for what
-// they open, 10,000 clients one after another, and 1,000 event streams at once, of
-// which one is never read. The daemon is a real one, which it builds, with 1,000
+// they open and for lines that are printed, 10,000 clients one after another, and 1,000
+// event streams at once, of which one is never read. The daemon is a real one, which it builds, with 1,000
 // jobs and 100,000 runs in its store. It prints Markdown. Linux only.
 package main
 
@@ -79,6 +79,9 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := b.pages(ctx); err != nil {
 		return err
 	}
+	if err := b.follow(ctx); err != nil {
+		return err
+	}
 	if err := b.oneAfterAnother(ctx); err != nil {
 		return err
 	}
@@ -92,6 +95,7 @@ func (b *bench) files() error {
 	for i := range b.jobs {
 		fmt.Fprintf(&jobs, "  job-%04d: {task: run, kwargs: {command: 'true'}, targets: n%d, schedule: '%d 3 * * *', overlap: allow, resumable: false, labels: {team: t%d}}\n", i, i%100, i%60, i%10)
 	}
+	fmt.Fprintf(&jobs, "  talks: {task: run, kwargs: {command: 'i=0; while [ $i -lt %d ]; do date +%%s%%N; sleep 0.05; i=$((i+1)); done'}, targets: n0, schedule: manual, resumable: false}\n", b.asks)
 	var nodes strings.Builder
 	for i := range 100 {
 		fmt.Fprintf(&nodes, "n%d: {transport: local}\n", i)
@@ -258,12 +262,44 @@ func (b *bench) pages(ctx context.Context) error {
 			took = append(took, time.Since(began))
 		}
 		slices.Sort(took)
-		ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 		fmt.Printf("| %s | %.1f | %.1f | %.0f |\n", strings.Replace(path, run, "RUN", 1), ms(took[len(took)/2]), ms(took[len(took)*99/100]), float64(size)/1024)
 	}
 	fmt.Println()
 	return nil
 }
+
+// follow measures how long lines take from the command that prints them, which says
+// when, through the store to a client that follows the run.
+func (b *bench) follow(ctx context.Context) error {
+	run, err := b.client.Trigger(ctx, "talks", loom.Request{})
+	if err != nil {
+		return err
+	}
+	var late []time.Duration
+	end, err := b.client.FollowOutput(ctx, loom.OutputQuery{Run: run.ID}, func(chunk loom.Chunk) error {
+		now := time.Now().UnixNano()
+		for _, line := range chunk.Lines {
+			at, err := strconv.ParseInt(line.Text, 10, 64)
+			if err != nil {
+				return fmt.Errorf("a line of run %s: %w", run.ID, err)
+			}
+			late = append(late, time.Duration(now-at))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(late) != b.asks || end.Status != loom.StatusOK {
+		return fmt.Errorf("run %s ended %s with %d lines of %d", run.ID, end.Status, len(late), b.asks)
+	}
+	slices.Sort(late)
+	fmt.Printf("%d lines, printed one each 50 ms, came to who follows the run %.1f ms later at the median, and 99 of 100 within %.1f ms.\n\n",
+		len(late), ms(late[len(late)/2]), ms(late[len(late)*99/100]))
+	return nil
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // oneAfterAnother measures clients that come and go.
 func (b *bench) oneAfterAnother(ctx context.Context) error {

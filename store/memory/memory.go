@@ -34,9 +34,13 @@ type Store struct {
 	actions   []loom.Action
 	acted     int64 // the last action's ID
 	days      map[day]int
+	watches   ledger.Watches
 }
 
-var _ loom.Store = (*Store)(nil)
+var (
+	_ loom.Store   = (*Store)(nil)
+	_ loom.Watcher = (*Store)(nil)
+)
 
 type job struct {
 	name     string
@@ -89,6 +93,9 @@ func (s *Store) begin(ctx context.Context) (time.Time, error) {
 	}
 	return ledger.Milli(now()), nil
 }
+
+// Watch is part of loom.Watcher.
+func (s *Store) Watch(run string) (news <-chan struct{}, done func()) { return s.watches.Watch(run) }
 
 // Close does nothing: the store can still be used.
 func (s *Store) Close() error { return nil }
@@ -372,6 +379,7 @@ func (s *Store) Record(ctx context.Context, c loom.Claim, events []loom.Event) e
 }
 
 func (s *Store) write(now time.Time, r *run, events []loom.Event) {
+	s.watches.Wake(r.ID) // who looks now waits until this is done
 	for _, n := range ledger.Fold(events) {
 		s.lines(now, r, n)
 		res := r.results[n.Node]
@@ -454,6 +462,7 @@ func (s *Store) Finish(ctx context.Context, c loom.Claim, end loom.Run, last []l
 func (s *Store) end(r *run, end loom.Run) {
 	r.Status, r.Ended, r.Reason, r.Counts = end.Status, end.Ended, end.Reason, maps.Clone(end.Counts)
 	r.owner, r.cancel = "", ""
+	s.watches.Wake(r.ID)
 	j, same := s.jobs[r.Job], func(o *run) bool { return o == r }
 	s.going, j.going = slices.DeleteFunc(s.going, same), slices.DeleteFunc(j.going, same)
 	if r.Plan {

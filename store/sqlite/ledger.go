@@ -539,6 +539,7 @@ func (s *Store) Record(ctx context.Context, c loom.Claim, events []loom.Event) e
 		if err != nil {
 			return err
 		}
+		t.wrote = append(t.wrote, c.Run.ID)
 		return t.record(seq, nodes)
 	})
 }
@@ -641,6 +642,7 @@ func (s *Store) Finish(ctx context.Context, c loom.Claim, end loom.Run, last []l
 		if err != nil {
 			return err
 		}
+		t.wrote = append(t.wrote, c.Run.ID)
 		if err := t.record(seq, nodes); err != nil {
 			return err
 		}
@@ -664,10 +666,14 @@ func (t *tx) end(seq int64, end loom.Run) error {
 		counts = string(b)
 	}
 	var job, queued int64
+	var id string
 	var plan bool
-	if err := t.get("UPDATE runs SET status = ?, ended = ?, reason = ?, counts = ?, owner = NULL, cancel = NULL WHERE seq = ? RETURNING job, queued, plan",
-		[]any{string(end.Status), milli(end.Ended), text(end.Reason), counts, seq}, &job, &queued, &plan); err != nil || plan {
+	if err := t.get("UPDATE runs SET status = ?, ended = ?, reason = ?, counts = ?, owner = NULL, cancel = NULL WHERE seq = ? RETURNING id, job, queued, plan",
+		[]any{string(end.Status), milli(end.Ended), text(end.Reason), counts, seq}, &id, &job, &queued, &plan); err != nil {
 		return err
+	}
+	if t.wrote = append(t.wrote, id); plan {
+		return nil
 	}
 	day := dayNumber(time.UnixMilli(queued).In(t.w.store.zone()))
 	return t.exec("INSERT INTO days (job, day, status, n) VALUES (?, ?, ?, 1), (0, ?, ?, 1) ON CONFLICT (job, day, status) DO UPDATE SET n = n + 1",

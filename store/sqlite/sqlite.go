@@ -52,6 +52,7 @@ type Store struct {
 	writing *sql.DB
 	reading *sql.DB
 	codec   ledger.Codec
+	watches ledger.Watches
 
 	requests chan *request
 	closing  chan struct{}
@@ -71,6 +72,7 @@ var (
 	_ loom.Store    = (*Store)(nil)
 	_ loom.Backuper = (*Store)(nil)
 	_ loom.Sizer    = (*Store)(nil)
+	_ loom.Watcher  = (*Store)(nil)
 )
 
 // Open is Open with options.
@@ -179,6 +181,9 @@ func (s *Store) zone() *time.Location {
 	}
 	return time.Local
 }
+
+// Watch is part of loom.Watcher. No other process writes to the file.
+func (s *Store) Watch(run string) (news <-chan struct{}, done func()) { return s.watches.Watch(run) }
 
 // Backup writes a copy of the store, as it is at one moment, to a file that must
 // not exist yet. The copy is a whole store, for its owner alone. Others read

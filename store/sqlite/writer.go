@@ -164,6 +164,7 @@ func (w *writer) attempt(batch []*request) ([]error, error) {
 		return nil, w.failed(err)
 	}
 	t := &tx{w: w, now: w.store.now().UnixMilli(), nodes: map[string]int64{}}
+	defer t.tell() // even if it came to nothing: it may be written for all that
 	errs := make([]error, len(batch))
 	for i, r := range batch {
 		if err := t.isolated(r.do, len(batch) > 1); primary(err) != 0 {
@@ -247,6 +248,14 @@ type tx struct {
 	w     *writer
 	now   int64            // the store's clock
 	nodes map[string]int64 // those that were asked for in it
+	wrote []string         // the runs in which there is something new
+}
+
+// tell wakes those who watch what was written in.
+func (t *tx) tell() {
+	for _, run := range t.wrote {
+		t.w.store.watches.Wake(run)
+	}
 }
 
 // isolated does one request so that, if it fails, the others don't.

@@ -271,6 +271,64 @@ func following(b *bench) {
 	b.same("what came after", len(b.output(q)), 0)
 }
 
+// watching follows runs by what a loom.Watcher tells alone.
+func watching(b *bench) {
+	w, ok := b.s.(loom.Watcher)
+	if !ok {
+		b.Skip("this store does not tell: who follows a run asks again and again")
+	}
+	const batches = 50
+	c, other := b.start("j"), b.start("k")
+	news, done := w.Watch(c.Run.ID)
+	others, otherDone := w.Watch(other.Run.ID)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for i := range batches {
+			if err := b.s.Record(b.Context(), c, []loom.Event{{Kind: loom.KindOutput, Node: "n1", Time: minute(0), Stream: loom.Stdout, Text: fmt.Sprint(i)}}); err != nil {
+				b.Error(err)
+			}
+		}
+		if err := b.s.Finish(b.Context(), c, loom.Run{Status: loom.StatusOK}, nil); err != nil {
+			b.Error(err)
+		}
+	})
+	q := loom.OutputQuery{Run: c.Run.ID, Limit: 1000}
+	read := 0
+	for ended := false; !ended; {
+		select {
+		case <-news:
+		case <-time.After(time.Minute):
+			b.Fatalf("nothing is told after %d chunks of %d, though the run is not known to have ended", read, batches)
+		}
+		ended = b.one(c.Run.ID).Status.Ended()
+		page := b.output(q)
+		if read += len(page); len(page) > 0 {
+			q.After = page[len(page)-1].Cursor
+		}
+	}
+	b.same("chunks that were read", read, batches)
+	done()
+	b.same("news of another run", len(others), 0)
+
+	b.leave("a") // the run waits for somebody, and then it is cancelled before
+	for len(others) > 0 {
+		<-others
+	}
+	b.act(loom.Action{By: "kim", Verb: loom.VerbCancel, Object: other.Run.ID})
+	if again := b.take("b"); again != nil {
+		b.must(b.s.Finish(b.Context(), *again, loom.Run{Status: loom.StatusCancelled}, nil))
+	}
+	b.same("news of a run that was cancelled", len(others), 1)
+	otherDone()
+
+	waits := b.fire(loom.Firing{Job: "l", Run: b.run()}).Claim.Run
+	news, done = w.Watch(waits.ID)
+	defer done()
+	b.act(loom.Action{By: "kim", Verb: loom.VerbCancel, Object: waits.ID})
+	b.same("news of a run that was cancelled before it began", len(news), 1)
+}
+
 func filtering(b *bench) {
 	// Runs 1 to 12: jobs a, b, c in turn; every fourth fails; 12 is going.
 	for n := 1; n <= 12; n++ {

@@ -51,6 +51,7 @@ func Run(t *testing.T, open Open) {
 		{"results tell what happened", results},
 		{"output is kept as it was printed", output},
 		{"output can be followed", following},
+		{"who follows a run is woken", watching},
 		{"jobs begin anew", adopting},
 		{"cancelling", cancelling},
 		{"runs can be filtered and paged", filtering},
