@@ -96,6 +96,29 @@ type templated struct {
 	parsed map[*yaml.Node]*template.Template
 }
 
+// given returns the parameters as the manifest has them, by name.
+func (t *templated) given() map[string]any {
+	all := map[string]any{}
+	if t.kwargs != nil {
+		_ = t.kwargs.Decode(&all) // it was bound once
+	}
+	var args []any
+	if t.args != nil && t.args.Decode(&args) != nil {
+		var one any
+		_ = t.args.Decode(&one) // a single argument needs no list
+		args = []any{one}
+	}
+	params := bind.Params(t.task.proto)
+	for i, p := range params[:min(len(params), len(args))] {
+		if p.Rest {
+			all[p.Name] = args[i:]
+			break
+		}
+		all[p.Name] = args[i]
+	}
+	return all
+}
+
 // placeless copies a node, aliases followed, without where it was written. So
 // it doesn't hold on to the text it is from.
 func placeless(n *yaml.Node) *yaml.Node {

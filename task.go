@@ -173,6 +173,81 @@ func (r *Registry) Params(name string) []Param {
 	return nil
 }
 
+// Given returns the parameters of a task of that name or alias that are not what its
+// prototype has, as people would write them in YAML: those of a job's Task, for people
+// to read. A [Secret] is hidden; a text that came from a secret is not, so
+// [Manifest.Redact] it. Of what a manifest gives by a template it returns
+// the template. It is nil if there are none, or the task can't be written so.
+func (r *Registry) Given(name string, task Task) map[string]any {
+	t := r.lookup(name)
+	if t == nil {
+		return nil
+	}
+	switch written := task.(type) {
+	case *templated:
+		return written.given()
+	case templatedPlanner:
+		return written.given()
+	}
+	given, usual := plainValues(task), plainValues(t.proto)
+	maps.DeleteFunc(given, func(name string, value any) bool { return reflect.DeepEqual(value, usual[name]) })
+	return given
+}
+
+// plainValues returns what is set of a task's parameters, as they are read from YAML,
+// without secrets.
+func plainValues(task Task) (all map[string]any) {
+	n, err := bind.Encode(task)
+	if err != nil {
+		return nil
+	}
+	secrets := map[string]bool{}
+	secretsIn(reflect.ValueOf(task), secrets)
+	hide(n, secrets)
+	if n.Decode(&all) != nil {
+		return nil
+	}
+	return all
+}
+
+// secretsIn finds the values of all that is a Secret. Encode has seen that nothing
+// contains itself.
+func secretsIn(v reflect.Value, found map[string]bool) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		secretsIn(v.Elem(), found)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() && v.Type().Field(i).Tag.Get("yaml") != "-" {
+				secretsIn(v.Field(i), found)
+			}
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			secretsIn(v.MapIndex(key), found)
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			secretsIn(v.Index(i), found)
+		}
+	case reflect.String:
+		if v.Type() == reflect.TypeFor[Secret]() && v.String() != "" {
+			found[v.String()] = true
+		}
+	default: // no text
+	}
+}
+
+// hide takes secrets out of what was encoded.
+func hide(n *yaml.Node, secrets map[string]bool) {
+	if secrets[n.Value] {
+		n.Value = Secret(n.Value).String()
+	}
+	for _, one := range n.Content {
+		hide(one, secrets)
+	}
+}
+
 func (r *Registry) lookup(name string) *registered {
 	if r == nil {
 		return nil

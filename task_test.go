@@ -4,10 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/dustinlacewell/loom/internal/golden"
 )
@@ -201,4 +205,53 @@ func TestTemplatesAreFilledInForEachNodeAndRun(t *testing.T) {
 	if err := a.Task.Apply(t.Context(), gone); err == nil || !strings.Contains(err.Error(), "no such variable") {
 		t.Errorf("a node that lacks a variable: %v", err)
 	}
+}
+
+// TestGiven holds that what a task was given is told by the names of its parameters,
+// without what it has anyway, and templates as they are written.
+func TestGiven(t *testing.T) {
+	r := new(Registry)
+	r.Add("give", giveTask{Mode: "fast", Every: time.Minute}, "old.give")
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"loom.yaml": "nodes: {a: {transport: local}}\njobspath: jobs\n",
+		"jobs/a.yaml": `jobs:
+  plain: {task: give, args: [x, fast, 90s, '', y, z], targets: a, schedule: manual}
+  alias: {task: old.give, kwargs: {name: x, token: hunter2}, targets: a, schedule: manual}
+  templates: {task: give, args: ['{{.Node.Name}}', slow], kwargs: {more: [y]}, targets: a, schedule: manual}
+`} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := ReadManifest(filepath.Join(dir, "loom.yaml"), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]map[string]any{
+		"plain":     {"name": "x", "more": []any{"y", "z"}, "every": "1m30s"},
+		"alias":     {"name": "x", "token": "[secret]"},
+		"templates": {"name": "{{.Node.Name}}", "more": []any{"y"}, "mode": "slow"},
+	} {
+		j := m.Job(name)
+		if diff := cmp.Diff(want, r.Given(j.TaskName, j.Task)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	if all := r.Given("nope", m.Job("plain").Task); all != nil {
+		t.Errorf("an unknown task was given %v", all)
+	}
+}
+
+// A giveTask has parameters of several kinds, the last of which takes the rest.
+type giveTask struct {
+	TaskFunc `yaml:"-"`
+	Name     string `loom:"required"`
+	Mode     string
+	Every    time.Duration
+	Token    Secret
+	More     []string `loom:"rest"`
 }

@@ -236,7 +236,8 @@ func (s *Server) jobDetail(ctx context.Context, name string, outcomes int) (JobD
 		d.Gone = state.Gone
 	}
 	if j != nil {
-		d.define(m, j)
+		tasks, _ := s.registry() // without it nothing is said of parameters
+		d.define(m, tasks, j)
 	}
 	bars, err := s.bars(ctx, outcomes, name)
 	if err != nil {

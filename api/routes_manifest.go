@@ -263,6 +263,9 @@ var (
 	confidentialFlow = regexp.MustCompile(`(?i)((?:(?:^|[^$]){|,)[ \t]*["']?[\w-]*` + confidentialKeys + `["']?[ \t]*:[ \t]*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\$\{[^}\n]*\}|[^\s,}\]{][^,}\]\n]*)`)
 )
 
+// confidentialName is such a key alone.
+var confidentialName = regexp.MustCompile(`(?i)` + confidentialKeys + `$`)
+
 const confidentialKeys = `(?:password|passwd|passphrase|secret|token|api_?key)`
 
 // harmlessSource takes out of a text what the manifest knows as secret, and what a

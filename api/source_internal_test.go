@@ -1,7 +1,10 @@
 package api
 
 import (
+	"encoding/json"
 	"testing"
+
+	"gopkg.in/yaml.v3"
 
 	"github.com/dustinlacewell/loom"
 )
@@ -26,5 +29,19 @@ func TestHarmlessSource(t *testing.T) {
 		if got := harmlessSource(m, text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
+	}
+}
+
+// TestShownParameters holds that what a name calls secret is not shown, and that
+// everything else can be written as JSON.
+func TestShownParameters(t *testing.T) {
+	var given map[string]any
+	if err := yaml.Unmarshal([]byte("{command: x, env: {DB_PASSWORD: hunter2, PATH: /bin}, token: [hunter2], list: [{api_key: hunter2}, .nan], odd: {1: a}}"), &given); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(shown(&loom.Manifest{}, "", given))
+	want := `{"command":"x","env":{"DB_PASSWORD":"[secret]","PATH":"/bin"},"list":[{"api_key":"[secret]"},"NaN"],"odd":"map[1:a]","token":"[secret]"}`
+	if err != nil || string(text) != want {
+		t.Errorf("%s, %v\nwant %s", text, err, want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -73,6 +74,8 @@ type JobDetail struct {
 	Dir       string   `json:"dir,omitempty"`
 	Env       []string `json:"env,omitempty" doc:"The names of what is exported to commands"`
 	Log       string   `json:"log,omitempty" doc:"A file for its output"`
+	Notify    []string `json:"notify,omitempty" doc:"The targets that hear of it: see list-notify; left out: it names none" example:"[\"ops\"]"`
+	NotifyOn  []string `json:"notify_on,omitempty" doc:"What they hear of; left out: what each hears of anyway" example:"[\"failed\", \"recovered\"]"`
 
 	Usual     float64 `json:"usual_seconds,omitempty" doc:"How long its runs take"`
 	UsualRuns int     `json:"usual_runs,omitempty" doc:"By how many that was judged"`
@@ -85,6 +88,8 @@ type JobStep struct {
 	Name string      `json:"name,omitempty"`
 	Task string      `json:"task" doc:"The task's name: see get-task"`
 	On   loom.StepOn `json:"on,omitempty" doc:"After which outcome of the steps before: ok, failed or always"`
+
+	Params map[string]any `json:"parameters,omitempty" doc:"What the manifest gives the task, by name, apart from what it has anyway: see get-task. What a name calls secret is hidden" example:"{\"command\": \"pg_dump -Fc app\"}"`
 }
 
 // A JobAfter is a job whose end fires another.
@@ -176,13 +181,45 @@ func newOutcome(r loom.Run) JobOutcome {
 	return o
 }
 
+// shown is a value for everybody to see: without secrets, and without what is under a
+// name that calls it one.
+func shown(m *loom.Manifest, name string, value any) any {
+	if confidentialName.MatchString(name) {
+		return "[secret]"
+	}
+	switch v := value.(type) {
+	case string:
+		return m.Redact(v)
+	case []any:
+		return each(v, func(one any) any { return shown(m, "", one) })
+	case map[string]any:
+		all := map[string]any{}
+		for name, one := range v {
+			all[m.Redact(name)] = shown(m, name, one)
+		}
+		return all
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Sprint(v) // which JSON has no number for
+		}
+	case map[any]any:
+		return m.Redact(fmt.Sprint(v)) // which JSON has no other word for
+	}
+	return value
+}
+
 // define adds what the manifest says of the job.
-func (d *JobDetail) define(m *loom.Manifest, j *loom.Job) {
+func (d *JobDetail) define(m *loom.Manifest, tasks *loom.Registry, j *loom.Job) {
+	given := func(name string, task loom.Task) map[string]any {
+		all, _ := shown(m, "", tasks.Given(name, task)).(map[string]any)
+		return all
+	}
 	d.Targets = nodeNames(j.Targets)
-	d.Does = []JobStep{{Task: j.TaskName}}
+	d.Notify, d.NotifyOn = j.Notify.To, j.Notify.On
+	d.Does = []JobStep{{Task: j.TaskName, Params: given(j.TaskName, j.Task)}}
 	if len(j.Steps) > 0 {
 		d.Does = each(j.Steps, func(s loom.Step) JobStep {
-			return JobStep{Name: s.Name, Task: s.TaskName, On: cmp.Or(s.On, loom.OnOK)}
+			return JobStep{Name: s.Name, Task: s.TaskName, On: cmp.Or(s.On, loom.OnOK), Params: given(s.TaskName, s.Task)}
 		})
 	}
 	d.Waits = each(j.After, func(a loom.After) JobAfter { return JobAfter{a.Job, cmp.Or(a.On, loom.AfterOK)} })

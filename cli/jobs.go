@@ -3,7 +3,9 @@ package cli
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -284,6 +286,7 @@ func (p *Program) showJob(ctx context.Context, in *inquiry, j *api.JobDetail) er
 		if s.On != "" && s.On != loom.OnOK {
 			text += fmt.Sprintf(" (on %s)", s.On)
 		}
+		text += given(s.Params)
 		p.fact([]string{"does", ""}[min(i, 1)], text)
 	}
 	for _, f := range policyFacts(j) {
@@ -328,6 +331,26 @@ func (p *Program) showJob(ctx context.Context, in *inquiry, j *api.JobDetail) er
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// given says what parameters a task has: in a line, those that are long not whole.
+func given(params map[string]any) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		text := fmt.Sprint(params[name])
+		if one, ok := params[name].(string); !ok {
+			if b, err := json.Marshal(params[name]); err == nil {
+				text = string(b)
+			}
+		} else if first, rest, more := strings.Cut(strings.TrimSpace(one), "\n"); more {
+			text = fmt.Sprintf("%s (and %s)", first, count(strings.Count(rest, "\n")+1, "more line"))
+		}
+		all = append(all, name+": "+shorten(text, 300))
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return " {" + strings.Join(all, ", ") + "}"
+}
 
 // pauseWords says until when a job is paused, by whom and why.
 func pauseWords(pause *api.Pause, now time.Time) string {
@@ -418,6 +441,13 @@ func policyFacts(j *api.JobDetail) [][2]string {
 	}
 	if j.Log != "" {
 		add("log", "%s", j.Log)
+	}
+	if len(j.Notify) > 0 {
+		text := strings.Join(j.Notify, ", ")
+		if len(j.NotifyOn) > 0 {
+			text += " (on " + strings.Join(j.NotifyOn, ", ") + ")"
+		}
+		add("notify", "%s", text)
 	}
 	return all
 }

@@ -175,6 +175,7 @@ func TestOrders(t *testing.T) {
 		{"why hello", "ran by hand", "", 0},
 		{"disable hello --why rest", "job hello is disabled", "", 0},
 		{"jobs hello", "paused", "", 0},
+		{"job hello", "does      run {command: echo hello}\n", "", 0},
 		{"enable hello", "job hello is enabled again", "", 0},
 		{"next", "hello: runs only by hand\n", "", 0},
 	} {

@@ -349,7 +349,7 @@ func TestShows(t *testing.T) {
 
 	d, err := c.ShowJob(ctx, "check", 0)
 	if err != nil || !slices.Equal(d.Targets, []string{"a", "b"}) || !slices.Equal(d.Schedule, []string{"0 3 * * *", "0 15 * * *"}) ||
-		d.Timeout != 60 || d.Retries.Attempts != 2 || d.Does[0].Task != "shell" || d.Outcomes[0].Status != loom.StatusFailed || d.UsualRuns != 1 {
+		d.Timeout != 60 || d.Retries.Attempts != 2 || d.Does[0].Task != "shell" || d.Does[0].Params["command"] != "exit 4" || len(d.Does[0].Params) != 1 || d.Outcomes[0].Status != loom.StatusFailed || d.UsualRuns != 1 {
 		t.Errorf("ShowJob = %+v, %v", d, err)
 	}
 	if d, err = c.ShowJob(ctx, "backup", 0); err != nil || d.Timezone != "Europe/Berlin" || !slices.Equal(d.Followers, []string{"report"}) || !slices.Equal(d.Env, []string{"TOKEN_OF"}) {
