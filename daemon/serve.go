@@ -133,7 +133,6 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 		scheduler.Load(now)
 	}
 	r.tell = func(n news) { logNews(log, n); tellNews(feed, n); told.Load(n.Manifest) }
-	announce(log, m, state.dir)
 
 	proc.serving.Store(true)
 	defer proc.serving.Store(false)
@@ -143,6 +142,7 @@ func serve(ctx context.Context, p *cli.Program, proc *process, f *serveFlags) er
 	defer stop()
 	c := &control{scheduler: scheduler, pool: pool, dialer: p.Dialer, tasks: p.Tasks, reloader: r, started: time.Now(), state: state.dir, store: m.Config.Store, stopping: ctx, feed: feed, metrics: metrics, told: told}
 	c.remember(rest, &wg, store, log)
+	announce(log, m, state.dir) // now that it can be asked
 	wg.Go(func() { told.Run(rest) })
 	wg.Go(func() { r.run(ctx, proc.reload, again) })
 	wg.Go(func() { super.watchdog(rest, func() error { return alive(ctx, scheduler) }) })
