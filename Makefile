@@ -22,8 +22,9 @@ check: fmt vet lint test fuzz ## everything that must hold before a change is me
 fmt:
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
 
-vet:
+vet: # for the other systems too, which it only has to build for
 	$(GO) vet ./...
+	for os in darwin freebsd openbsd; do GOOS=$$os GOARCH=amd64 CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
 
 lint: ## golangci-lint, by the list in .golangci.yml
 	$(GO) run $(LINT) run ./...

@@ -99,6 +99,18 @@ func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
 	return end, nil
 }
 
+// socketPair returns two ends of a stream that no other program gets. Not every
+// system can make them so at once.
+func socketPair() (fds [2]int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0); err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	return fds, err
+}
+
 // start starts an ssh that is on the list of what has to end.
 func (t *tunnel) start() (*tunnelEnd, error) {
 	t.mu.Lock()
@@ -106,7 +118,7 @@ func (t *tunnel) start() (*tunnelEnd, error) {
 	if t.closed {
 		return nil, net.ErrClosed
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fds, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("%s: a pair of sockets: %w", t.name, err)
 	}

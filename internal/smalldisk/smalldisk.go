@@ -26,7 +26,7 @@ func Mount(tb testing.TB, dir, size string) {
 		cant("NOT TESTED: a full disk needs a mount: %v: %s", err, out)
 	}
 	tb.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+		if err := unmount(dir); err != nil {
 			tb.Error(err)
 		}
 	})
