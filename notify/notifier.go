@@ -230,7 +230,7 @@ func (c *clerk) begin() {
 		down[name] = true
 	}
 	c.mu.Lock()
-	c.Notifier.down = down
+	c.down = down
 	c.mu.Unlock()
 	c.boxMu.Lock()
 	defer c.boxMu.Unlock()
