@@ -169,7 +169,13 @@ func TestProblems(t *testing.T) {
 		{"POST", "/api/v1/backup", `{"file":"x.db"}`, 501, "can't be copied"},
 		{"POST", "/api/v1/ledger/fire", `[`, 422, "fire: "},
 		{"POST", "/api/v1/ledger/nothing", `{}`, 404, "/openapi.json"},
-		{"PUT", "/api/v1/runs", ``, 404, "nothing answers PUT /api/v1/runs"},
+		{"PUT", "/api/v1/runs", ``, 405, "nothing answers PUT /api/v1/runs here, but GET"},
+		{"DELETE", "/api/v1/jobs/j/pauses", ``, 404, "nothing answers DELETE"},
+		{"PATCH", "/api/v1/jobs/j/pause", ``, 405, "but PUT, DELETE"},
+		{"POST", "/healthz", ``, 405, "but GET"},
+		{"GET", "/api/v1/runs?status=faild", "", 422, "query.status"},
+		{"GET", "/api/v1/jobs/j/runs?trigger=hand", "", 422, "query.trigger"},
+		{"GET", "/api/v1/jobs?status=broken", "", 422, "query.status"},
 		{"GET", "/", "", 404, "/openapi.json"},
 	} {
 		status, kind, text := ask(t, c, tt.method, tt.path, tt.body)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -66,10 +67,27 @@ func (s *Server) routes(stopping <-chan struct{}) http.Handler {
 	explainOperations(api.OpenAPI())
 	s.docs(mux, api.OpenAPI())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if allowed := methodsOf(mux, r); len(allowed) > 0 {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			(&Problem{Type: "about:blank", Title: "Method not allowed", Status: http.StatusMethodNotAllowed,
+				Detail: fmt.Sprintf("nothing answers %s %s here, but %s: /openapi.json says what that does", r.Method, r.URL.Path, strings.Join(allowed, ", "))}).write(w)
+			return
+		}
 		(&Problem{Type: "about:blank", Title: "Not found", Status: http.StatusNotFound,
 			Detail: fmt.Sprintf("nothing answers %s %s here: /openapi.json says what does", r.Method, r.URL.Path)}).write(w)
 	})
 	return tagged(mux)
+}
+
+// methodsOf returns the methods by which what nobody answers would be answered.
+func methodsOf(mux *http.ServeMux, r *http.Request) []string {
+	var all []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if _, pattern := mux.Handler(&http.Request{Method: method, URL: r.URL, Host: r.Host}); pattern != "" && pattern != "/" {
+			all = append(all, method)
+		}
+	}
+	return all
 }
 
 // get adds an operation that shows something to every role, the others one that
@@ -251,8 +269,8 @@ func (s *Server) runs(api huma.API) {
 	type runs struct {
 		ID      string        `query:"id" doc:"Those whose IDs begin with this"`
 		Job     string        `query:"job"`
-		Status  []loom.Status `query:"status,explode" doc:"queued, running, ok, changed, failed, cancelled or lost"`
-		Trigger loom.Trigger  `query:"trigger" doc:"schedule, catch-up, manual or after"`
+		Status  []loom.Status `query:"status,explode" enum:"queued,running,ok,changed,failed,cancelled,lost" doc:"How they stand, or ended"`
+		Trigger loom.Trigger  `query:"trigger" enum:"schedule,catch-up,manual,after" doc:"What started them"`
 		Plan    string        `query:"plan" enum:"true,false" doc:"true: only those that told what would change; false: only others; left out: both"`
 		Node    string        `query:"node" doc:"Those that were at work there"`
 		Text    string        `query:"text" doc:"Part of the job's name, of who asked for it, or of a reason"`
@@ -278,8 +296,8 @@ func (s *Server) runs(api huma.API) {
 	get(api, "/runs", "runs", "list-runs", "Runs, newest first", find)
 	type ofJob struct {
 		Job     string        `path:"job"`
-		Status  []loom.Status `query:"status,explode" doc:"queued, running, ok, changed, failed, cancelled or lost"`
-		Trigger loom.Trigger  `query:"trigger" doc:"schedule, catch-up, manual or after"`
+		Status  []loom.Status `query:"status,explode" enum:"queued,running,ok,changed,failed,cancelled,lost" doc:"How they stand, or ended"`
+		Trigger loom.Trigger  `query:"trigger" enum:"schedule,catch-up,manual,after" doc:"What started them"`
 		Plan    string        `query:"plan" enum:"true,false" doc:"true: only those that told what would change; false: only others; left out: both"`
 		Node    string        `query:"node" doc:"Those that were at work there"`
 		Since   time.Time     `query:"since" doc:"Queued at or after"`

@@ -38,7 +38,7 @@ type jobsQuery struct {
 	Name     []string `query:"name,explode" doc:"Only these; those that are not known are left out"`
 	Match    string   `query:"match" doc:"Only those whose name matches this pattern, with *, ? and []" example:"backup-*"`
 	Label    []string `query:"label,explode" doc:"Only those with this label: KEY, or KEY=VALUE; several must all be there" example:"[\"team=web\"]"`
-	Status   []string `query:"status,explode" doc:"Only those whose newest run stands so (queued, running, ok, changed, failed, cancelled, lost), or that are paused, disabled, or never ran (never)"`
+	Status   []string `query:"status,explode" enum:"queued,running,ok,changed,failed,cancelled,lost,paused,disabled,never" doc:"Only those whose newest run stands so, or that are paused or disabled, or never ran"`
 	Node     string   `query:"node" doc:"Only those that target this node"`
 	Gone     bool     `query:"gone" doc:"Also those that are remembered, but not in the manifest any more"`
 	Outcomes int      `query:"outcomes" minimum:"0" maximum:"100" default:"30" doc:"How many of its last runs each job shows"`
