@@ -37,7 +37,7 @@ type Status struct {
 	Outbox  *Outbox      `json:"outbox,omitempty" doc:"Only there if news that wait to be delivered can't be kept"`
 	Running []RunStatus  `json:"running" doc:"Runs that are going, newest first"`
 	Queued  int          `json:"queued" doc:"Runs that wait to begin; at most 1000 are counted"`
-	Next    []NextTick   `json:"next" doc:"The next ticks, in order"`
+	Next    []NextTick   `json:"next" doc:"The next tick of each of the jobs that fall due first, in order"`
 	Failing []FailingJob `json:"failing" doc:"Jobs whose last run did not go well, apart from those that were cancelled"`
 	Paused  []PausedJob  `json:"paused"`
 	More    bool         `json:"more,omitempty" doc:"Not all that is running, failing or paused is listed"`
@@ -69,8 +69,8 @@ type RunStatus struct {
 	Going []string `json:"going" doc:"The nodes that it is at work on"`
 }
 
-// A NextTick is a tick that is to come. In a Status it is without what will become
-// of it.
+// A NextTick is a tick that is to come. In a Status nothing is said of what will become
+// of it, but that its job is paused.
 type NextTick struct {
 	Job      string       `json:"job"`
 	Time     time.Time    `json:"time" doc:"In the job's time zone"`
@@ -183,6 +183,11 @@ func (s *Server) remembered(ctx context.Context, st *Status) error {
 			continue
 		}
 		if p := j.Pause; p != nil && (p.Until.IsZero() || p.Until.After(time.Now())) {
+			for i, n := range st.Next {
+				if n.Job == j.Name && (p.Until.IsZero() || n.Time.Before(p.Until)) {
+					st.Next[i].Expect = loom.OutcomePaused
+				}
+			}
 			if st.More = st.More || len(st.Paused) == statusMost; len(st.Paused) < statusMost {
 				st.Paused = append(st.Paused, PausedJob{j.Name, *NewJobState(j).Pause})
 			}

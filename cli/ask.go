@@ -90,7 +90,7 @@ func (a absent) Tasks() *loom.Registry    { return a.tasks }
 func (a absent) Status() api.Status {
 	var s api.Status
 	if a.manifest != nil {
-		for _, t := range why.Upcoming(a.manifest.Jobs, time.Now(), time.Time{}, statusNext) {
+		for _, t := range why.Soonest(a.manifest.Jobs, time.Now(), statusNext) {
 			s.Next = append(s.Next, api.NextTick{Job: t.Job.Name, Time: t.Time, Note: t.Note})
 		}
 	}

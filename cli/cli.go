@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,9 +164,17 @@ func (p *Program) Report(err error) {
 			text = strings.TrimSuffix(text, ": not found")
 		}
 	}
+	hint := ""
+	if own != nil {
+		hint = own.Hint
+	}
+	if strings.HasPrefix(text, "no configuration file: ") && errors.Is(err, fs.ErrNotExist) {
+		text = strings.TrimSuffix(text, ": "+fs.ErrNotExist.Error())
+		hint = cmp.Or(hint, fmt.Sprintf("-c names one, and %s init DIRECTORY writes a first one", p.Name))
+	}
 	fmt.Fprintf(p.Stderr, "%s: %s\n", p.Name, text)
-	if own != nil && own.Hint != "" {
-		fmt.Fprintf(p.Stderr, "%s: hint: %s\n", p.Name, own.Hint)
+	if hint != "" {
+		fmt.Fprintf(p.Stderr, "%s: hint: %s\n", p.Name, hint)
 	}
 }
 

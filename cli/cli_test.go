@@ -171,6 +171,9 @@ func TestReport(t *testing.T) {
 		{errors.New("sad"), "loomd: sad\n"},
 		{&Error{Code: 3, Err: errors.New("sad"), Hint: "do this"}, "loomd: sad\nloomd: hint: do this\n"},
 		{errors.Join(&loom.ManifestError{File: "a.yaml", Line: 2, Col: 3, Err: errors.New("bad")}), "a.yaml:2:3: bad\n"},
+		{fmt.Errorf("there is no job %q: %w", "x", loom.ErrNotFound), "loomd: there is no job \"x\"\n"},
+		{fmt.Errorf("%w: no node is in the group @x", loom.ErrNotFound), "loomd: no node is in the group @x\n"},
+		{fmt.Errorf("no configuration file: looked for x: %w", fs.ErrNotExist), "loomd: no configuration file: looked for x\nloomd: hint: -c names one, and loomd init DIRECTORY writes a first one\n"},
 	} {
 		var out bytes.Buffer
 		(&Program{Name: "loomd", Stderr: &out}).Report(tt.err)
@@ -225,6 +228,13 @@ func TestUpcoming(t *testing.T) {
 	want := []string{"01:00 b", "01:00 once", "01:30 a", "02:00 a", "02:00 b", "03:00 b"}
 	if !slices.Equal(got, want) {
 		t.Errorf("Upcoming = %q, want %q", got, want)
+	}
+	got = nil
+	for _, tick := range why.Soonest(jobs, start, 2) {
+		got = append(got, tick.Time.Format("15:04 ")+tick.Job.Name)
+	}
+	if want := []string{"01:00 b", "01:00 once"}; !slices.Equal(got, want) {
+		t.Errorf("Soonest = %q, want %q", got, want)
 	}
 	for job, want := range map[int]string{1: "", 2: "is over", 3: "disabled", 4: "by hand"} {
 		if got := why.Never(jobs[job], start.Add(100*time.Hour)); want == "" && got != "" || !strings.Contains(got, want) {

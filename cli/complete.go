@@ -278,6 +278,23 @@ func (p *Program) completeNode(cmd *cobra.Command, args []string, begun string) 
 	})
 }
 
+// completeActions completes what the newest actions have of something.
+func (p *Program) completeActions(of func(loom.Action) string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return p.complete(cmd, func(ctx context.Context, m *memory) ([]string, error) {
+			done, err := m.Actions(ctx, loom.ActionQuery{Limit: 500})
+			var all []string
+			for _, a := range done {
+				if word := of(a); word != "" && !slices.Contains(all, word) {
+					all = append(all, word)
+				}
+			}
+			slices.Sort(all)
+			return all, err
+		})
+	}
+}
+
 // completePaused completes the names of jobs that are paused.
 func (p *Program) completePaused(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {

@@ -337,6 +337,12 @@ and enabled what, and why. OBJECT is what it was done to: a job's name, a run's 
 	who := cmd.Flags().String("by", "", "only what this user, or token, did")
 	verb := cmd.Flags().StringSlice("verb", nil, "only these: run, plan, cancel, pause, resume, ...")
 	since := cmd.Flags().String("since", "", "only what was done from this `time` on")
+	for flag, of := range map[string]func(loom.Action) string{
+		"verb": func(a loom.Action) string { return a.Verb },
+		"by":   func(a loom.Action) string { return a.By },
+	} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, p.completeActions(of)) // it is our own flag
+	}
 	state := stateFlag(cmd)
 	output := outputFlag(cmd, "table", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

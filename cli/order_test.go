@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,6 +30,15 @@ type yard struct {
 	absent
 	dir       string
 	scheduler *loom.Scheduler
+}
+
+// NotifyTargets and NotifyTest are part of api.Notifications.
+func (y *yard) NotifyTargets() []api.NotifyTarget {
+	return []api.NotifyTarget{{Name: "ops", Kind: "webhook", To: "https://chat.example/…"}}
+}
+
+func (y *yard) NotifyTest(context.Context, string, string) (api.NotifyTest, error) {
+	return api.NotifyTest{}, errors.ErrUnsupported
 }
 
 func (y *yard) Trigger(ctx context.Context, job string, q loom.Request) (loom.Run, error) {
@@ -89,7 +99,7 @@ func newYard(t *testing.T, nodes int, jobs string) *yard {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = y.scheduler.Run(ctx) })
-	server := &api.Server{Store: store, Control: y, Feed: &feed, Log: quiet}
+	server := &api.Server{Store: store, Control: y, Feed: &feed, Notifications: y, Log: quiet}
 	wg.Go(func() { _ = server.Serve(ctx, l) })
 	t.Cleanup(func() {
 		stop()
@@ -434,6 +444,27 @@ func TestFollowEvents(t *testing.T) {
 	wg.Wait()
 	if strings.Count(all, "started on 2 nodes") != 2 { // with that of the past
 		t.Errorf("the beginning of the run is told more than once:\n%s", all)
+	}
+}
+
+// TestCompleteFromTheDaemon completes words that only a daemon knows.
+func TestCompleteFromTheDaemon(t *testing.T) {
+	y := newYard(t, 1, yardJobs)
+	for _, args := range [][]string{{"run", "hello"}, {"disable", "hello"}} {
+		if _, errs, code := y.give(t, nil, nil, args...); code != 0 {
+			t.Fatal(errs)
+		}
+	}
+	for args, want := range map[string]string{
+		"audit --verb": "pause\n", "audit --by": (&memory{}).who() + "\n", "enable": "hello\n",
+		"notify test": "ops\twebhook to https://chat.example/…\n",
+	} {
+		var out bytes.Buffer
+		p := &Program{Name: "loom", Tasks: tasks.Registry(), Stdin: strings.NewReader(""), Stdout: &out, Stderr: io.Discard, Remote: true}
+		all := append([]string{"__complete", "--server", "unix:" + filepath.Join(y.dir, "s", api.SocketFile)}, strings.Fields(args)...)
+		if err := p.Execute(t.Context(), p.Command(), append(all, "")); err != nil || !strings.HasPrefix(out.String(), want) {
+			t.Errorf("%s completes %q, %v; want %q", args, out.String(), err, want)
+		}
 	}
 }
 

@@ -176,14 +176,14 @@ func (p *Program) showStatus(s *standing) {
 	})
 	p.section("FAILING", len(s.Failing), func(t *table) {
 		for _, f := range s.Failing {
-			about := count(f.Runs, "run")
+			t.add(f.Job, string(f.Status), "since "+when(f.Since, now), count(f.Runs, "run"), f.Reason)
+			about := f.Runbook
 			if f.Owner != "" {
-				about += ", owner " + f.Owner
+				about = strings.TrimSuffix("owner "+f.Owner+", "+f.Runbook, ", ")
 			}
-			if f.Runbook != "" {
-				about += ", " + f.Runbook
+			if about != "" {
+				t.add("", "", "", "", about)
 			}
-			t.add(f.Job, string(f.Status), "since "+when(f.Since, now), about, f.Reason)
 		}
 	})
 	if len(s.Failing) > 0 {
@@ -208,7 +208,11 @@ func (p *Program) showStatus(s *standing) {
 			if i == statusNext {
 				break
 			}
-			t.add(n.Job, n.Time.Local().Format("2006-01-02 15:04:05 MST"), why.In(n.Time.Sub(now)), n.Note)
+			note := n.Note
+			if n.Expect == loom.OutcomePaused {
+				note = strings.TrimSuffix("will not run: the job is disabled; "+note, "; ")
+			}
+			t.add(n.Job, n.Time.Local().Format("2006-01-02 15:04:05 MST"), why.In(n.Time.Sub(now)), note)
 		}
 	})
 	if s.More {

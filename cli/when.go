@@ -153,6 +153,9 @@ func parseSince(flag, s string, loc *time.Location, now time.Time, ahead bool) (
 		return now.Add(-d), nil
 	}
 	m, err := parseMoment(s, loc, now)
+	if err != nil && ahead {
+		return time.Time{}, Usage("--%s: %q is not a time: write one such as 2h or 90d (from now), 02:30, \"tomorrow 02:30\", 2027-03-28, \"2027-03-28 01:30\" or 2027-03-28T01:30:00Z", flag, s)
+	}
 	if err != nil {
 		return time.Time{}, Usage("--%s: %w", flag, err)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/dustinlacewell/loom/internal/why"
 )
 
-// nextShown is how many coming ticks a status names.
+// nextShown is of how many jobs a status names the next tick.
 const nextShown = 10
 
 // A control is what the API knows of the daemon.
@@ -46,7 +46,7 @@ func (c *control) Status() api.Status {
 	if since, err := c.told.Health(); err != nil {
 		s.Outbox = &api.Outbox{Since: since.UTC(), Reason: err.Error()}
 	}
-	for _, t := range why.Upcoming(c.Manifest().Jobs, time.Now(), time.Time{}, nextShown) {
+	for _, t := range why.Soonest(c.Manifest().Jobs, time.Now(), nextShown) {
 		s.Next = append(s.Next, api.NextTick{Job: t.Job.Name, Time: t.Time, Note: t.Note})
 	}
 	return s

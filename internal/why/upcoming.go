@@ -19,6 +19,16 @@ type Tick struct {
 // Upcoming returns the next ticks of jobs strictly after a time and before end,
 // if that is not zero: at most n, in order.
 func Upcoming(jobs []*loom.Job, after, end time.Time, n int) []Tick {
+	return upcoming(jobs, after, end, n, true)
+}
+
+// Soonest returns the next tick of each of the n jobs that fall due first, in order:
+// a job that falls due every minute does not hide the others.
+func Soonest(jobs []*loom.Job, after time.Time, n int) []Tick {
+	return upcoming(jobs, after, time.Time{}, n, false)
+}
+
+func upcoming(jobs []*loom.Job, after, end time.Time, n int, again bool) []Tick {
 	var due ticks
 	push := func(j *loom.Job, after time.Time) {
 		next := j.Times().Next(after)
@@ -35,7 +45,9 @@ func Upcoming(jobs []*loom.Job, after, end time.Time, n int) []Tick {
 	var all []Tick
 	for len(due) > 0 && len(all) < n {
 		t := heap.Pop(&due).(Tick)
-		push(t.Job, t.Time)
+		if again {
+			push(t.Job, t.Time)
+		}
 		t.Note = loom.Explain(t.Job.Times(), t.Time)
 		if t.Job.Timezone != nil {
 			t.Time = t.Time.In(t.Job.Timezone)
