@@ -49,7 +49,7 @@ func (d *daemon) Trigger(_ context.Context, job string, q loom.Request) (loom.Ru
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.orders = append(d.orders, order{job, q})
-	return loom.Run{ID: "r1", Job: job, By: q.By, Targets: q.Targets, Status: loom.StatusQueued, Trigger: loom.TriggerManual}, d.err
+	return loom.Run{ID: "r1", Job: job, By: q.By, Targets: q.Targets, Timeout: q.Timeout, Max: q.Max, Plan: q.Plan, Status: loom.StatusQueued, Trigger: loom.TriggerManual}, d.err
 }
 
 func (d *daemon) Cancel(_ context.Context, run, why string) error {
@@ -330,8 +330,18 @@ func TestOrders(t *testing.T) {
 	if status, _, text := ask(t, c, "POST", "/api/v1/jobs/j/runs", ""); status != 200 {
 		t.Errorf("a trigger without a body: %d %s", status, text)
 	}
+	asked := loom.Request{Timeout: 1500 * time.Millisecond, Max: 2, Plan: true}
+	if r, err := c.Trigger(ctx, "j", asked); err != nil || r.Timeout != asked.Timeout || r.Max != 2 || !r.Plan {
+		t.Errorf("Trigger = %+v, %v", r, err)
+	}
+	for want, q := range map[string]loom.Request{"expected number >= 1 (body.max)": {Max: -1}, "expected number >= 0 (body.timeout_seconds)": {Timeout: -time.Second}} {
+		if _, err := c.Trigger(ctx, "j", q); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Trigger(%+v) = %v, want %q", q, err, want)
+		}
+	}
+	asked.By = me
 	want := []order{{odd, loom.Request{By: me, Why: "to see", Targets: []string{"n1"}, Key: "k"}},
-		{"j", loom.Request{By: me}}, {"j", loom.Request{By: me}}}
+		{"j", loom.Request{By: me}}, {"j", loom.Request{By: me}}, {"j", asked}}
 	if fmt.Sprintf("%#v", d.orders) != fmt.Sprintf("%#v", want) {
 		t.Errorf("orders:\n got %#v\nwant %#v", d.orders, want)
 	}

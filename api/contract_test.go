@@ -294,9 +294,9 @@ func whole(t *testing.T) (c *api.Client, params url.Values, bodies map[string]an
 		"from": {now.Add(-time.Hour).UTC().Format(time.RFC3339)}}
 	bodies = map[string]any{
 		"act":     map[string]any{"verb": "pause", "object": "j"},
-		"run-job": map[string]any{"why": "to see"}, "cancel-run": map[string]any{"why": "enough"},
+		"run-job": map[string]any{"why": "to see", "timeout_seconds": 1.5, "max": 2, "plan": true}, "cancel-run": map[string]any{"why": "enough"},
 		"pause-job": map[string]any{"why": "moving"}, "retry-run": map[string]any{"failed": true}, "trust-host-keys": map[string]any{},
-		"exec":         map[string]any{"targets": []string{"@g"}, "command": "true"},
+		"exec":         map[string]any{"targets": []string{"@g"}, "command": "true", "max": 1},
 		"create-token": map[string]any{"name": "new", "role": "viewer"},
 		"backup":       map[string]any{"file": filepath.Join(t.TempDir(), "copy.db")},
 	}

@@ -45,7 +45,7 @@ func busy(t *testing.T, m *api.Metrics, at time.Time) *api.Client {
 		t.Fatal(err)
 	}
 	end := func(id, job string, status loom.Status, ended time.Time) {
-		fired, err := store.Fire(t.Context(), "x", []loom.Firing{{Job: job, Run: loom.Run{ID: id}, Claim: true}})
+		fired, err := store.Fire(t.Context(), "x", []loom.Firing{{Job: job, Run: loom.Run{ID: id, Plan: id[0] == 'p'}, Claim: true}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,6 +56,8 @@ func busy(t *testing.T, m *api.Metrics, at time.Time) *api.Client {
 	end("r0", "bad", loom.StatusOK, at.Add(-time.Hour))
 	end("r1", "bad", loom.StatusFailed, at)
 	end("r2", "good", loom.StatusChanged, at)
+	end("p1", "good", loom.StatusFailed, at)
+	end("p2", "bad", loom.StatusOK, at)
 	if err := store.Act(t.Context(), loom.Action{Verb: loom.VerbPause, Object: "paused"}); err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +78,9 @@ func busy(t *testing.T, m *api.Metrics, at time.Time) *api.Client {
 		{Kind: loom.KindNodeEnded, Node: "n2", Result: &loom.Result{Status: loom.StatusUnreachable, Attempts: 1}},
 		{Kind: loom.KindRunEnded, Ran: &loom.Run{Job: "good", Status: loom.StatusChanged, Started: at, Ended: at.Add(2 * time.Second)}},
 		{Kind: loom.KindRunEnded, Ran: &loom.Run{Job: "bad", Status: loom.StatusFailed, Started: at, Ended: at.Add(2 * time.Second)}},
+		{Kind: loom.KindRunStarted, Plan: true, Ran: &loom.Run{Job: "good", Plan: true, Trigger: loom.TriggerManual, Due: at, Started: at}},
+		{Kind: loom.KindNodeEnded, Plan: true, Node: "n1", Result: &loom.Result{Status: loom.StatusFailed, Attempts: 1}},
+		{Kind: loom.KindRunEnded, Plan: true, Ran: &loom.Run{Job: "good", Plan: true, Status: loom.StatusFailed, Started: at, Ended: at.Add(time.Hour)}},
 		{Kind: loom.KindTickSkipped, Job: "bad", Outcome: loom.OutcomePaused, Ticks: 1},
 		{Kind: loom.KindTickSkipped, Job: "bad"}, // a run that was refused, and no tick
 		{Kind: loom.KindTickMissed, Job: "bad", Outcome: loom.OutcomeMissed, Ticks: 12},

@@ -168,7 +168,9 @@ func (p *Program) showStatus(s *standing) {
 		n := short(idsOfStatus(s.Running))
 		for _, r := range s.Running {
 			took := runTook(r.Loom(), now)
-			if u := s.usual[r.Job]; u.Runs > 0 {
+			if u := s.usual[r.Job]; r.Plan {
+				took += " (plan)"
+			} else if u.Runs > 0 {
 				took += fmt.Sprintf(" (usually %s)", why.Took(u.Took))
 			}
 			t.add(r.Job, cut(r.ID, n), took, countsOf(r.Loom()), on(r.Going))

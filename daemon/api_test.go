@@ -27,6 +27,10 @@ type shell struct{ Command string }
 
 func (t shell) Apply(ctx context.Context, s *loom.Session) error { return s.Run(ctx, t.Command) }
 
+func (t shell) Plan(context.Context, *loom.Session) ([]loom.Change, error) {
+	return []loom.Change{loom.Change("ran " + t.Command)}, nil
+}
+
 // living starts a daemon with a store, and returns its client and its directory. stop
 // ends it.
 func living(t *testing.T, jobs string, more string) (c *api.Client, dir string, stop func()) {
@@ -129,6 +133,68 @@ func printed(t *testing.T, c *api.Client, run string) string {
 const twoNodes = "nodes:\n  a: {transport: local, groups: [web], env: {CODE: '0', WHO: ann}}\n  b: {transport: local, groups: [web], env: {CODE: '3'}}\n" +
 	"  dead: {ip: 127.0.0.1, port: 1, password: hunter22}\n"
 
+// A run by hand is as was asked for, and so is one that tries it again.
+func TestTerms(t *testing.T) {
+	c, dir, stop := living(t, `jobs:
+  both: {task: shell, args: [date], schedule: manual, targets: '@web', overlap: queue}
+  next: {task: shell, args: [date], targets: a, after: {job: both, on: any}}
+  slow: {task: shell, args: ['echo begun; sleep 1000'], schedule: manual, targets: '@web', overlap: queue}
+`, twoNodes)
+	ctx := t.Context()
+
+	// One that waits behind another, over a start of the daemon.
+	first, err := c.Trigger(ctx, "slow", loom.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := c.Trigger(ctx, "slow", loom.Request{Timeout: 200 * time.Millisecond, Max: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	begin(t, dir)
+	await(t, c, first.ID)
+	r := await(t, c, second.ID)
+	if r.Timeout != 200*time.Millisecond || r.Max != 1 || r.Counts[loom.StatusTimeout] != 2 {
+		t.Errorf("the run that waited: %+v", r)
+	}
+	results, err := c.Results(ctx, loom.ResultQuery{Runs: []string{r.ID}})
+	if err != nil || len(results) != 2 {
+		t.Fatal(results, err)
+	}
+	slices.SortFunc(results, func(a, b loom.Result) int { return a.Started.Compare(b.Started) })
+	if results[1].Started.Before(results[0].Ended) {
+		t.Errorf("with max 1 it was at work on both nodes at once: %+v", results)
+	}
+
+	plan, err := c.Trigger(ctx, "both", loom.Request{Plan: true, Key: "p"})
+	if err != nil || !plan.Plan {
+		t.Fatalf("Trigger = %+v, %v", plan, err)
+	}
+	if plan = await(t, c, plan.ID); plan.Counts[loom.StatusChanged] != 2 || plan.Status != loom.StatusChanged {
+		t.Errorf("the plan: %+v", plan)
+	}
+	again, err := c.Retry(ctx, plan.ID, false, "")
+	if err != nil || !again.Plan {
+		t.Errorf("Retry of a plan = %+v, %v", again, err)
+	}
+	await(t, c, again.ID)
+	if r, err := c.Retry(ctx, second.ID, true, ""); err != nil || r.Timeout != second.Timeout || r.Max != 1 {
+		t.Errorf("Retry = %+v, %v", r, err)
+	} else {
+		await(t, c, r.ID)
+	}
+	if runs, err := c.Runs(ctx, loom.RunQuery{Job: "next"}); err != nil || len(runs) != 0 {
+		t.Errorf("plans were followed by %+v, %v", runs, err)
+	}
+	if states, err := c.Jobs(ctx, "both"); err != nil || states[0].Last != nil {
+		t.Errorf("the job is %+v, %v", states, err)
+	}
+	if actions, err := c.Actions(ctx, loom.ActionQuery{Object: "both"}); err != nil || len(actions) != 2 || actions[0].Verb != loom.VerbPlan {
+		t.Errorf("the audit has %+v, %v", actions, err)
+	}
+}
+
 func TestHands(t *testing.T) {
 	c, dir, stop := living(t, `jobs:
   flaky: {task: shell, args: ['echo "$LOOM_NOTHING"here; exit "$CODE"'], schedule: manual, targets: '@web', description: sometimes fails}
@@ -188,7 +254,8 @@ func TestHands(t *testing.T) {
 	if twice, err := c.Trigger(ctx, "flaky", loom.Request{Key: "x", Why: "to see"}); err != nil || twice.ID != r.ID {
 		t.Errorf("Trigger with the same key = %+v, %v", twice, err)
 	}
-	for _, other := range []loom.Request{{Key: "x", Why: "for another reason"}, {Key: "x", Why: "to see", Targets: []string{"a"}}} {
+	for _, other := range []loom.Request{{Key: "x", Why: "for another reason"}, {Key: "x", Why: "to see", Targets: []string{"a"}},
+		{Key: "x", Why: "to see", Max: 1}, {Key: "x", Why: "to see", Timeout: time.Minute}, {Key: "x", Why: "to see", Plan: true}} {
 		if r, err := c.Trigger(ctx, "flaky", other); err == nil || !strings.Contains(err.Error(), "Choose a new key") {
 			t.Errorf("Trigger with the same key for something else = %+v, %v", r, err)
 		}

@@ -87,9 +87,24 @@ func start(t *testing.T, m *loom.Manifest, state string) *crier {
 // run hands in the events of a run of a job that ended so on n1, and well on n2.
 func (c *crier) run(job, id string, status loom.Status, lines ...string) {
 	c.t.Helper()
+	c.tell(loom.Run{ID: id, Job: job}, status, lines...)
+}
+
+// plan is run for one that only tells what would change.
+func (c *crier) plan(job, id string, status loom.Status) {
+	c.t.Helper()
+	c.tell(loom.Run{ID: id, Job: job, Plan: true}, status)
+}
+
+func (c *crier) tell(r loom.Run, status loom.Status, lines ...string) {
+	c.t.Helper()
 	now := time.Now()
-	r := loom.Run{ID: id, Job: job, Due: now, Trigger: loom.TriggerSchedule, Started: now, Status: loom.StatusRunning, Nodes: 2}
-	c.Observe(loom.Event{Kind: loom.KindRunStarted, Time: now, Job: job, Run: id, Ran: &r})
+	r.Due, r.Trigger, r.Started, r.Status, r.Nodes = now, loom.TriggerSchedule, now, loom.StatusRunning, 2
+	observe := func(e loom.Event) {
+		e.Time, e.Job, e.Run, e.Plan = now, r.Job, r.ID, r.Plan
+		c.Observe(e)
+	}
+	observe(loom.Event{Kind: loom.KindRunStarted, Ran: &r})
 	res := &loom.Result{Status: status, ExitCode: -1, Started: now, Ended: now}
 	end := r
 	end.Ended, end.Status, end.Counts = now, loom.StatusOK, map[loom.Status]int{status: 1, loom.StatusOK: 1}
@@ -102,9 +117,9 @@ func (c *crier) run(job, id string, status loom.Status, lines ...string) {
 	for _, l := range lines {
 		res.Output = append(res.Output, loom.Line{Text: l})
 	}
-	c.Observe(loom.Event{Kind: loom.KindNodeEnded, Time: now, Job: job, Run: id, Node: "n1", Result: res})
-	c.Observe(loom.Event{Kind: loom.KindNodeEnded, Time: now, Job: job, Run: id, Node: "n2", Result: &loom.Result{Status: loom.StatusOK, Ended: now}})
-	c.Observe(loom.Event{Kind: loom.KindRunEnded, Time: now, Job: job, Run: id, Ran: &end})
+	observe(loom.Event{Kind: loom.KindNodeEnded, Node: "n1", Result: res})
+	observe(loom.Event{Kind: loom.KindNodeEnded, Node: "n2", Result: &loom.Result{Status: loom.StatusOK, Ended: now}})
+	observe(loom.Event{Kind: loom.KindRunEnded, Ran: &end})
 }
 
 // A got is a request that came in.
@@ -201,6 +216,7 @@ func TestOnceForEachTransition(t *testing.T) {
 	m := manifest(t, fmt.Sprintf("  hook: {webhook: '%s', default: true}\n  third: {webhook: '%s/third', default: true, after: 3}\n", url, url))
 	state := t.TempDir()
 	c := start(t, m, state)
+	c.plan("a", "p1", loom.StatusFailed)
 	c.run("a", "r1", loom.StatusOK)
 	c.run("a", "r2", loom.StatusFailed)
 	c.run("a", "r3", loom.StatusFailed)
@@ -215,6 +231,7 @@ func TestOnceForEachTransition(t *testing.T) {
 		t.Errorf("after three runs came %s %s", r.path, r.body)
 	}
 	c.run("a", "r5", loom.StatusCancelled)
+	c.plan("a", "p2", loom.StatusOK)
 	c.run("a", "r6", loom.StatusOK)
 	c.run("a", "r7", loom.StatusOK)
 	for range 2 {
@@ -296,6 +313,7 @@ func TestTestSaysWhatWasAnswered(t *testing.T) {
 func TestPing(t *testing.T) {
 	url, requests := listen(t, nil)
 	c := start(t, manifest(t, fmt.Sprintf("  hc: {ping: '%s/key/{job}?create=1', jobs: [a]}\n", url)), t.TempDir())
+	c.plan("a", "01m874v80gp75v28t88n252gpw", loom.StatusFailed)
 	c.run("a", "01m874v80gp75v28t88n252gpx", loom.StatusOK, "all is well")
 	c.run("b", "01m874v80gp75v28t88n252gpy", loom.StatusOK)
 	c.run("a", "other", loom.StatusFailed, "no space left")

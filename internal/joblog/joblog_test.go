@@ -136,6 +136,9 @@ func TestWriterTellsARun(t *testing.T) {
 			d.Observe(e)
 		}
 	}
+	for _, kind := range []loom.Kind{loom.KindRunStarted, loom.KindNodeStarted, loom.KindChanged, loom.KindRunEnded} {
+		d.Observe(loom.Event{Kind: kind, Job: "backup", Run: "plan", Node: "db1", Plan: true, Text: "not logged", Time: noon, Ran: &loom.Run{}})
+	}
 	d.close(t)
 	want := `2026-03-01T13:00:00.001+01:00 db1 # started, run run-backup, due 2026-03-01T12:00:00Z
 2026-03-01T13:00:00.002+01:00 db1 | dumping  shop 
