@@ -102,6 +102,8 @@ func TestMetrics(t *testing.T) {
 	for series, want := range map[string]string{
 		`loom_runs_total{job="good",status="changed"}`:             "1",
 		`loom_runs_total{job="bad",status="failed"}`:               "1",
+		`loom_runs_total{job="good",status="failed"}`:              "",
+		`loom_node_results_total{status="failed"}`:                 "",
 		`loom_runs_running`:                                        "1",
 		`loom_run_duration_seconds_bucket{status="failed",le="1"}`: "0",
 		`loom_run_duration_seconds_bucket{status="failed",le="5"}`: "1",
