@@ -68,10 +68,12 @@ func Run(t *testing.T, open Open) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := open(t, t.TempDir())
+			defer func() { // also after a case that is skipped
+				if err := s.Close(); err != nil {
+					t.Errorf("close: %v", err)
+				}
+			}()
 			c.run(&bench{T: t, s: s})
-			if err := s.Close(); err != nil {
-				t.Errorf("close: %v", err)
-			}
 		})
 	}
 }
