@@ -19,7 +19,7 @@ type planner struct {
 }
 
 func (p planner) Plan(ctx context.Context, _ *loom.Session) ([]loom.Change, error) {
-	return p.found, p.toil.wait(ctx, p.takes)
+	return p.found, p.wait(ctx, p.takes)
 }
 
 func TestRunByHandHasItsOwnTimeout(t *testing.T) {
@@ -260,7 +260,7 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 func ExampleJob_Plan() {
 	motd := &loom.Job{Name: "motd", Task: planner{&toil{}, []loom.Change{"/etc/motd: content"}, 0}, Targets: []*loom.Node{{Name: "web1", Transport: "local"}}}
 	var pool loom.Pool
-	defer pool.Close() //nolint:errcheck // the work is done
+	defer pool.Close()
 	err := pool.Run(context.Background(), motd.Plan(), time.Now(), func(e loom.Event) {
 		if e.Kind == loom.KindChanged {
 			fmt.Println(e.Node, "would change", e.Text)
