@@ -338,7 +338,7 @@ func (c *Client) refused(answer *http.Response) error {
 		}
 		return p
 	}
-	said := &unanswered{where: c.where(), err: fmt.Errorf("%s: %s", answer.Status, firstLine(text))}
+	said := &unanswered{where: c.where(), err: errors.New(strings.TrimSuffix(answer.Status+": "+firstLine(text), ": "))}
 	switch {
 	case answer.StatusCode == http.StatusBadRequest && bytes.Contains(text, []byte("HTTPS server")):
 		said.what, said.kinds = "it wants TLS: write https://", []error{ErrNoDaemon}

@@ -336,6 +336,17 @@ func TestBrokenManifest(t *testing.T) {
 	})
 }
 
+// TestProblemsAreCounted holds that mistakes are not taken for nodes that have some.
+func TestProblemsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, nil)
+		d.put("jobs/b.yaml", "jobs: {x: {task: run, args: [x], targets: all, schedule: manual, owners: ann}}\n")
+		if out, errs, _ := d.give("status"); !strings.Contains(out, " nodes (1 problem)\n") {
+			t.Errorf("status: %s%s", out, errs)
+		}
+	})
+}
+
 // TestStoreOfItsOwn uses a store in a file, as commands do when no daemon runs.
 func TestStoreOfItsOwn(t *testing.T) {
 	d := newDesk(t, sqlite.Open)

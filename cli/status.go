@@ -90,7 +90,9 @@ func (p *Program) standing(ctx context.Context, in *inquiry) (*standing, error) 
 		s.PID, s.Version = 0, ""
 		if _, err := p.read(ctx); err != nil {
 			for _, problem := range Problems(err) {
-				s.Problems = append(s.Problems, problem.Error())
+				if text := problem.Error(); !slices.Contains(s.Problems, text) { // what is good of the files tells them too
+					s.Problems = append(s.Problems, text)
+				}
 			}
 		}
 	}
@@ -232,8 +234,12 @@ func (p *Program) showDaemon(s *standing, now time.Time) {
 	default:
 		fmt.Fprintf(p.Stdout, "daemon: NOT RUNNING: nothing is fired (start one: %s -c FILE)\n", p.Name)
 	}
+	problems := ""
+	if n := len(s.Problems); n > 0 {
+		problems = fmt.Sprintf(" (%s)", count(n, "problem"))
+	}
 	if s.ConfigFile != "" {
-		fmt.Fprintf(p.Stdout, "manifest: %s, %s, %s%s\n", s.ConfigFile, count(s.Jobs, "job"), count(s.Nodes, "node"), also(len(s.Problems), "with problems"))
+		fmt.Fprintf(p.Stdout, "manifest: %s, %s, %s%s\n", s.ConfigFile, count(s.Jobs, "job"), count(s.Nodes, "node"), problems)
 	} else if !s.Daemon {
 		fmt.Fprintf(p.Stdout, "manifest: can't be read (%s check says why)\n", p.Name)
 	}
