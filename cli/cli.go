@@ -110,7 +110,17 @@ func (p *Program) Execute(ctx context.Context, root *cobra.Command, args []strin
 			_ = o.Value.Set("json") // the same, in other words
 		}
 	}
+	var lost error
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if lost = strayed(cmd); lost == nil {
+			help(cmd, args)
+		}
+	})
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = lost
+	}
 	if err != nil && !p.began {
 		return &Error{Code: ExitUsage, Err: err, Hint: cmd.CommandPath() + " --help says more"}
 	}
@@ -143,6 +153,20 @@ func explainArgs(cmd *cobra.Command) {
 		}
 		return fmt.Errorf("something is missing after %q: write %s", args[len(args)-1], usage)
 	}
+}
+
+// strayed says that a command, of which the help is about to be shown since it does
+// nothing by itself, has none of the name that was given below it.
+func strayed(cmd *cobra.Command) error {
+	words := cmd.Flags().Args()
+	if asked, _ := cmd.Flags().GetBool("help"); asked || cmd.Runnable() || len(words) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("unknown command %q for %q", words[0], cmd.CommandPath())
+	if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
+		text += fmt.Sprintf(" (did you mean %q?)", near[0])
+	}
+	return errors.New(text)
 }
 
 // Report tells a person what went wrong.
