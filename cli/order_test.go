@@ -503,7 +503,7 @@ func TestYAML(t *testing.T) {
 			}
 			for d := yaml.NewDecoder(strings.NewReader(out)); ; { // JSON is YAML
 				var v any
-				if err := d.Decode(&v); err == io.EOF {
+				if err := d.Decode(&v); errors.Is(err, io.EOF) {
 					return all
 				} else if err != nil {
 					t.Fatalf("%s -o %s: %v\n%s", args, output, err, out)
