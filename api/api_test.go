@@ -749,6 +749,50 @@ func set[T any](all []T, name func(T) string) map[string]bool {
 	return names
 }
 
+// A page of jobs has as many as there is room for their last runs, and the next goes
+// on behind it.
+func TestJobPages(t *testing.T) {
+	store := &memory.Store{}
+	jobs := map[string]string{}
+	for i := range 250 {
+		jobs[fmt.Sprintf("job%03d", i)] = ""
+	}
+	if err := store.Adopt(t.Context(), jobs); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := serve(t, &api.Server{Store: store})
+	for _, tt := range []struct {
+		outcomes, limit int
+		want            []int
+	}{
+		{0, 0, []int{100, 100, 50}},
+		{0, 1000, []int{100, 100, 50}},
+		{0, 90, []int{90, 90, 70}},
+		{-1, 1000, []int{250}},
+		{100, 1000, []int{30, 30, 30, 30, 30, 30, 30, 30, 10}},
+		{1, 200, []int{200, 50}},
+	} {
+		var sizes []int
+		seen := map[string]bool{}
+		for q := (api.JobsQuery{Outcomes: tt.outcomes, Limit: tt.limit}); ; {
+			page, err := c.ListJobs(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sizes = append(sizes, len(page.Items))
+			for _, j := range page.Items {
+				seen[j.Name] = true
+			}
+			if q.Cursor = page.Next; q.Cursor == "" {
+				break
+			}
+		}
+		if !slices.Equal(sizes, tt.want) || len(seen) != len(jobs) {
+			t.Errorf("%d outcomes, limit %d: pages of %v jobs, want %v; %d different ones", tt.outcomes, tt.limit, sizes, tt.want, len(seen))
+		}
+	}
+}
+
 // The manual names every operation.
 func TestManual(t *testing.T) {
 	manual, err := os.ReadFile("../docs/api.md")

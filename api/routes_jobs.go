@@ -41,7 +41,7 @@ type jobsQuery struct {
 	Status   []string `query:"status,explode" enum:"queued,running,ok,changed,failed,cancelled,lost,paused,disabled,never" doc:"Only those whose newest run stands so, or that are paused or disabled, or never ran"`
 	Node     string   `query:"node" doc:"Only those that target this node"`
 	Gone     bool     `query:"gone" doc:"Also those that are remembered, but not in the manifest any more"`
-	Outcomes int      `query:"outcomes" minimum:"0" maximum:"100" default:"30" doc:"How many of its last runs each job shows"`
+	Outcomes int      `query:"outcomes" minimum:"0" maximum:"100" default:"30" doc:"How many of its last runs each job shows. Of all jobs together a page has at most 3000, so that it may have fewer jobs than limit says"`
 	Cursor   string   `query:"cursor" doc:"The next of the page before"`
 	Limit    int      `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at most"`
 }
@@ -116,9 +116,9 @@ func (s *Server) listJobs(ctx context.Context, in *jobsQuery) (Page[Job], error)
 		found = slices.DeleteFunc(found, func(name string) bool { return !in.stands(defined[name], states[name]) })
 	}
 	page := Page[Job]{Items: []Job{}}
-	if len(found) > in.Limit {
-		found = found[:in.Limit]
-		page.Next = found[in.Limit-1]
+	if most := in.most(); len(found) > most {
+		found = found[:most]
+		page.Next = found[most-1]
 	}
 	if len(found) == 0 {
 		return page, nil
@@ -137,6 +137,18 @@ func (s *Server) listJobs(ctx context.Context, in *jobsQuery) (Page[Job], error)
 		page.Items = append(page.Items, j)
 	}
 	return page, err
+}
+
+// mostOutcomes is how many of the last runs of jobs there are in a page. To find and
+// to write them is most of what it takes.
+const mostOutcomes = 3000
+
+// most is how many jobs there are in a page at most.
+func (q *jobsQuery) most() int {
+	if q.Outcomes == 0 {
+		return q.Limit
+	}
+	return min(q.Limit, mostOutcomes/q.Outcomes)
 }
 
 // matches reports whether a job is wanted, as far as the manifest can tell.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -241,17 +242,9 @@ func (s *Server) failing(ctx context.Context, st *Status, bad []loom.JobState) e
 	if len(bad) == 0 {
 		return nil
 	}
-	names := make([]string, len(bad))
-	for i, j := range bad {
-		names[i] = j.Name
-	}
-	runs, err := s.Store.RecentRuns(ctx, 100, names...)
+	of, err := s.badRuns(ctx, bad)
 	if err != nil {
 		return err
-	}
-	of := map[string][]loom.Run{}
-	for _, r := range runs {
-		of[r.Job] = append(of[r.Job], r)
 	}
 	var last []string // the runs whose results may say why
 	for _, j := range bad {
@@ -276,6 +269,32 @@ func (s *Server) failing(ctx context.Context, st *Status, bad []loom.JobState) e
 		st.Failing = append(st.Failing, *f)
 	}
 	return s.reasons(ctx, st.Failing, last)
+}
+
+// badRuns returns the newest runs of jobs, newest first: as many as tell since when
+// each of them fails, which are mostly few, and 100 at most.
+func (s *Server) badRuns(ctx context.Context, bad []loom.JobState) (map[string][]loom.Run, error) {
+	of := map[string][]loom.Run{}
+	asked := list(bad, func(j loom.JobState) string { return j.Name })
+	for _, most := range []int{4, 100} {
+		runs, err := s.Store.RecentRuns(ctx, most, asked...)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range asked {
+			delete(of, name)
+		}
+		for _, r := range runs {
+			of[r.Job] = append(of[r.Job], r)
+		}
+		asked = slices.DeleteFunc(asked, func(name string) bool {
+			return len(of[name]) < most || slices.ContainsFunc(of[name], func(r loom.Run) bool { return r.Status.Good() })
+		})
+		if len(asked) == 0 {
+			break
+		}
+	}
+	return of, nil
 }
 
 // failingSince returns how long the newest runs of a job, newest first, did not go

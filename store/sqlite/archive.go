@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dustinlacewell/loom"
 	"github.com/dustinlacewell/loom/internal/ledger"
@@ -151,6 +152,7 @@ func (s *Store) count(ctx context.Context, seq int64, r *loom.Run) error {
 type search struct {
 	from  string
 	order string
+	seq   string // the column of the run's seq, if it is by that alone that they are in order
 	where []string
 	args  []any
 }
@@ -160,10 +162,13 @@ func (f *search) and(condition string, args ...any) {
 	f.args = append(f.args, args...)
 }
 
-// Runs is part of loom.Archive. Every filter but those by text, trigger and plan
-// seeks.
+// Runs is part of loom.Archive. Every filter but those by trigger and plan seeks.
 func (s *Store) Runs(ctx context.Context, q loom.RunQuery) ([]loom.Run, error) {
-	search, err := s.search(ctx, q)
+	look := s.search
+	if q.Text != "" && q.Job == "" && q.Node == "" && len(q.ID) <= 8 { // else there are few to read
+		look = s.searchText
+	}
+	search, err := look(ctx, q)
 	if search == nil || err != nil {
 		return nil, err
 	}
@@ -213,7 +218,7 @@ func (s *Store) search(ctx context.Context, q loom.RunQuery) (*search, error) {
 	case len(q.ID) > 8:
 		f.from = "runs r" // by ID: few have so much in common
 	case node != 0:
-		f.from, f.order = "results w INDEXED BY results_node CROSS JOIN runs r ON r.seq = w.run", "w.run DESC"
+		f.from, f.order, f.seq = "results w INDEXED BY results_node CROSS JOIN runs r ON r.seq = w.run", "w.run DESC", "w.run"
 		f.and("w.node = ?", node)
 	case job != 0 && bad:
 		f.from = "runs r INDEXED BY runs_job_bad"
@@ -229,6 +234,7 @@ func (s *Store) search(ctx context.Context, q loom.RunQuery) (*search, error) {
 		f.and("EXISTS (SELECT 1 FROM results w WHERE w.run = r.seq AND w.node = ?)", node)
 	}
 	f.filter(q)
+	f.text(q.Text)
 	return f, s.before(ctx, q, f)
 }
 
@@ -252,8 +258,13 @@ func (f *search) filter(q loom.RunQuery) {
 	if !q.Until.IsZero() {
 		f.and("r.queued < ?", ceil(q.Until))
 	}
-	if q.Text != "" {
-		part := strings.ToLower(q.Text)
+}
+
+// text adds the condition that a text is there, for which a run and its results are
+// read.
+func (f *search) text(text string) {
+	if text != "" {
+		part := strings.ToLower(text)
 		f.and("(instr(lower(j.name), ?) OR instr(lower(r.who), ?) OR instr(lower(r.reason), ?) OR EXISTS "+
 			"(SELECT 1 FROM results y WHERE y.run = r.seq AND instr(lower(y.reason), ?)))", part, part, part, part)
 	}
@@ -280,12 +291,60 @@ func (s *Store) before(ctx context.Context, q loom.RunQuery, f *search) error {
 		f.and("false")
 		return nil
 	}
-	if strings.HasPrefix(f.order, "w.run") {
-		f.and("w.run < ?", seq)
+	if f.seq != "" {
+		f.and(f.seq+" < ?", seq)
 	} else {
 		f.and("r.queued <= ? AND (r.queued < ? OR r.seq < ?)", queued, queued, seq)
 	}
 	return s.unread(ctx, err)
+}
+
+// indexed reports whether the index of texts can find a text: it knows where each
+// three characters are that follow each other in a line.
+func indexed(text string) bool {
+	return utf8.RuneCountInString(text) >= 3 && !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == utf8.RuneError })
+}
+
+// manyRuns is of how many runs the newest are found by sorting them.
+const manyRuns = 20_000
+
+// searchText is search by a text, in all runs. It finds the newest, in the order in
+// which they were queued, of those that are going, of which the index of texts has
+// nothing, of those that the index has, and of those of jobs whose name has the text.
+func (s *Store) searchText(ctx context.Context, q loom.RunQuery) (*search, error) {
+	const jobs = "SELECT id FROM jobs WHERE instr(lower(name), ?)"
+	name := strings.ToLower(q.Text)
+	run := &search{from: "runs r INDEXED BY runs_going CROSS JOIN jobs j ON j.id = r.job", seq: "r.seq"}
+	run.and("r." + going)
+	run.text(q.Text)
+	said := &search{from: "said s CROSS JOIN runs r ON r.seq = s.rowid CROSS JOIN jobs j ON j.id = r.job", seq: "s.rowid"}
+	if indexed(q.Text) {
+		said.and("s.text MATCH ?", `"`+strings.ReplaceAll(q.Text, `"`, `""`)+`"`)
+	} else { // then it says at least which runs have any
+		said.text(q.Text)
+	}
+	named := &search{from: "runs r INDEXED BY runs_job", seq: "r.seq"}
+	named.and("r.job IN ("+jobs+")", name)
+	var n int
+	if err := s.reading.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM runs INDEXED BY runs_job WHERE job IN ("+jobs+") LIMIT ?)",
+		name, manyRuns).Scan(&n); err != nil {
+		return nil, s.unread(ctx, err)
+	}
+	if n == manyRuns {
+		named.from = "runs r NOT INDEXED" // newest first, there will soon be enough
+	}
+	whole := &search{from: "runs r", order: "r.seq DESC"}
+	var parts []string
+	for _, f := range []*search{run, said, named} {
+		f.filter(q)
+		if err := s.before(ctx, q, f); err != nil {
+			return nil, err
+		}
+		parts = append(parts, "SELECT * FROM (SELECT "+f.seq+" FROM "+f.from+" WHERE "+strings.Join(f.where, " AND ")+" ORDER BY "+f.seq+" DESC LIMIT ?)")
+		whole.args = append(append(whole.args, f.args...), cmp.Or(q.Limit, 100))
+	}
+	whole.where = []string{"r.seq IN (" + strings.Join(parts, " UNION ") + ")"}
+	return whole, nil
 }
 
 // RecentRuns is part of loom.Archive. The runs of a job come as one row: to read

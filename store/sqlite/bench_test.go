@@ -192,7 +192,15 @@ func BenchmarkHistory(b *testing.B) {
 		{"what is going", page(loom.RunQuery{Status: []loom.Status{loom.StatusRunning, loom.StatusQueued}})},
 		{"one node's history", page(loom.RunQuery{Node: "node 3"})},
 		{"one run by its ID", page(loom.RunQuery{ID: some[500].ID})},
-		{"text that is rare, today", page(loom.RunQuery{Text: "no such text", Since: today})},
+		{"text that no run has", page(loom.RunQuery{Text: "no such text"})},
+		{"text that no run of today has", page(loom.RunQuery{Text: "name resolution", Since: today})},
+		{"text of a few reasons", page(loom.RunQuery{Text: "No Route"})},
+		{"text of old reasons", page(loom.RunQuery{Text: "name resolution"})},
+		{"text of many reasons", page(loom.RunQuery{Text: "disk is full"})},
+		{"text of one job's name", page(loom.RunQuery{Text: "job 517"})},
+		{"text of the names of 111 jobs", page(loom.RunQuery{Text: "job 5"})},
+		{"text of all jobs' names", page(loom.RunQuery{Text: "job"})},
+		{"text of two characters", page(loom.RunQuery{Text: "zz"})},
 		{"day counts of 90 days", func(ctx context.Context) (int, error) {
 			days, err := s.Days(ctx, loom.DayQuery{From: now.AddDate(0, 0, -90)})
 			return len(days), err
@@ -227,8 +235,9 @@ func BenchmarkHistory(b *testing.B) {
 }
 
 // seed fills a store with runs of the last 90 days: of 1,000 jobs, on one of
-// 200 nodes each, with a result and a line of output; 2 % fail. It returns the
-// size of the file, too.
+// 200 nodes each, with a result and a line of output. 2 % fail: the oldest
+// twentieth of them since no name could be resolved, one in a hundred since there was
+// no route, and the others as the disk was full. It returns the size of the file, too.
 func seed(b *testing.B, file string, runs int) (*Store, int64) {
 	b.Helper()
 	s, err := Options{}.Open(b.Context(), file)
@@ -247,13 +256,15 @@ func seed(b *testing.B, file string, runs int) (*Store, int64) {
 		}{
 			{count + "INSERT INTO jobs (id, name, schedule, last_tick) SELECT i + 1, 'job ' || i, '@hourly', ?2 FROM n", []any{1000, began.UnixMilli()}},
 			{count + "INSERT INTO nodes (id, name) SELECT i + 1, 'node ' || i FROM n", []any{200}},
-			{count + "INSERT INTO runs (seq, id, job, due, cause, solo, status, epoch, queued, started, ended, nodes, counts) SELECT i + 1, " +
+			{count + "INSERT INTO runs (seq, id, job, due, cause, solo, status, epoch, queued, started, nodes, counts) SELECT i + 1, " +
 				"printf('01k%023d', i), i * 7919 % 1000 + 1, ?2 + cast(i * ?3 AS INTEGER), 'schedule', 1, " + status + ", 1, " +
-				"?2 + cast(i * ?3 AS INTEGER), ?2 + cast(i * ?3 AS INTEGER) + 2, ?2 + cast(i * ?3 AS INTEGER) + 812, 1, " +
+				"?2 + cast(i * ?3 AS INTEGER), ?2 + cast(i * ?3 AS INTEGER) + 2, 1, " +
 				"'{\"' || " + status + " || '\":1}' FROM n", []any{runs, start, step}},
 			{"INSERT INTO ticks SELECT job, due, due, 1, 'ran', NULL, seq, queued FROM runs ORDER BY job, due", nil},
 			{"INSERT INTO results (run, node, status, exit, started, ended, reason) SELECT seq, seq * 31 % 200 + 1, status, iif(status = 'failed', 1, NULL), " +
-				"started, ended, iif(status = 'failed', 'exit status 1: disk is full', NULL) FROM runs ORDER BY seq", nil},
+				"started, started + 810, iif(status = 'failed', iif(seq < ? / 20, 'lookup db: temporary failure in name resolution', " +
+				"iif(seq / 53 % 100 = 0, 'connect: no route to host', 'exit status 1: disk is full')), NULL) FROM runs ORDER BY seq", []any{runs}},
+			{"UPDATE runs SET ended = started + 810", nil}, // which puts reasons into the index
 			{"INSERT INTO output (run, node, at, data) SELECT seq, seq * 31 % 200 + 1, ended, ? FROM runs ORDER BY seq", []any{chunk}},
 			{"INSERT INTO days SELECT job, strftime('%Y%m%d', queued / 1000, 'unixepoch'), status, count(*) FROM runs GROUP BY 1, 2, 3", nil},
 			{"INSERT INTO days SELECT 0, day, status, sum(n) FROM days GROUP BY 2, 3", nil},

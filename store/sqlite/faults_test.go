@@ -261,6 +261,53 @@ func TestMigration(t *testing.T) {
 	if err != nil || len(states) != 1 || states[0].Pause == nil || states[0].LastTick.IsZero() || states[0].Last.Reason != "it broke" {
 		t.Errorf("jobs %+v, %v", states, err)
 	}
+	for text, want := range map[string]int{"IT BROKE": 1, "Exit Status": 1, "backup": 2, "nothing": 0} {
+		if found, err := s.Runs(t.Context(), loom.RunQuery{Text: text}); err != nil || len(found) != want {
+			t.Errorf("%d runs with %q, want %d: %v", len(found), text, want, err)
+		}
+	}
+}
+
+// What is trimmed leaves nothing in the index of texts.
+func TestTrimmedTexts(t *testing.T) {
+	p := newPlace(t)
+	s := p.open()
+	defer func() { p.close(s) }()
+	indexed := func() (n int) {
+		t.Helper()
+		if err := s.reading.QueryRowContext(t.Context(), "SELECT count(*) FROM said").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for i := range 5 {
+		fired, err := s.Fire(t.Context(), "a", []loom.Firing{{Job: "j", Claim: true, Overlap: loom.OverlapAllow, Run: loom.Run{ID: fmt.Sprintf("%026d", i), Trigger: loom.TriggerSchedule}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		end := loom.Run{Status: loom.StatusOK}
+		if i > 0 {
+			end = loom.Run{Status: loom.StatusFailed, Reason: fmt.Sprint("it broke ", i)}
+		}
+		if err := s.Finish(t.Context(), fired[0].Claim, end, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := indexed(); n != 4 {
+		t.Errorf("texts of %d runs are indexed, want those of the 4 that have some", n)
+	}
+	if _, err := s.Trim(t.Context(), loom.Retention{RunsPerJob: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if n := indexed(); n != 2 {
+		t.Errorf("texts of %d runs are indexed after all but 2 runs were trimmed", n)
+	}
+	if found, err := s.Runs(t.Context(), loom.RunQuery{Text: "broke"}); err != nil || len(found) != 2 {
+		t.Errorf("%d runs are found, want 2: %v", len(found), err)
+	}
+	if err := s.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestLocked(t *testing.T) {

@@ -133,7 +133,7 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	var n int // each table can be read
-	for _, table := range []string{"meta", "jobs", "nodes", "runs", "ticks", "results", "output", "days", "actions"} {
+	for _, table := range []string{"meta", "jobs", "nodes", "runs", "ticks", "results", "output", "days", "actions", "said"} {
 		if err := s.reading.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT * FROM "+table+" LIMIT 1)").Scan(&n); err != nil {
 			return err
 		}
