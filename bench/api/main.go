@@ -93,9 +93,12 @@ func (b *bench) files() error {
 	var jobs strings.Builder
 	jobs.WriteString("jobs:\n")
 	for i := range b.jobs {
+		if i == b.jobs-1 {
+			break // it is the one that talks
+		}
 		fmt.Fprintf(&jobs, "  job-%04d: {task: run, kwargs: {command: 'true'}, targets: n%d, schedule: '%d 3 * * *', overlap: allow, resumable: false, labels: {team: t%d}}\n", i, i%100, i%60, i%10)
 	}
-	fmt.Fprintf(&jobs, "  talks: {task: run, kwargs: {command: 'i=0; while [ $i -lt %d ]; do date +%%s%%N; sleep 0.05; i=$((i+1)); done'}, targets: n0, schedule: manual, resumable: false}\n", b.asks)
+	fmt.Fprintf(&jobs, "  job-%04d: {task: run, kwargs: {command: 'i=0; while [ $i -lt %d ]; do date +%%s%%N; sleep 0.05; i=$((i+1)); done'}, targets: n0, schedule: manual, resumable: false}\n", b.jobs-1, b.asks)
 	var nodes strings.Builder
 	for i := range 100 {
 		fmt.Fprintf(&nodes, "n%d: {transport: local}\n", i)
@@ -265,13 +268,37 @@ func (b *bench) pages(ctx context.Context) error {
 		fmt.Printf("| %s | %.1f | %.1f | %.0f |\n", strings.Replace(path, run, "RUN", 1), ms(took[len(took)/2]), ms(took[len(took)*99/100]), float64(size)/1024)
 	}
 	fmt.Println()
+	return b.walk(ctx)
+}
+
+// walk measures how long it takes to list all jobs with their last runs, page by page,
+// as the commands do.
+func (b *bench) walk(ctx context.Context) error {
+	var took []time.Duration
+	pages := 0
+	for range max(b.asks/10, 1) {
+		began := time.Now()
+		pages = 0
+		for q := (api.JobsQuery{Limit: 1000}); ; pages++ {
+			page, err := b.client.ListJobs(ctx, q)
+			if err != nil {
+				return err
+			}
+			if q.Cursor = page.Next; q.Cursor == "" {
+				break
+			}
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	fmt.Printf("All jobs with their last runs are %d pages, which take a client %.1f ms at the median.\n\n", pages+1, ms(took[len(took)/2]))
 	return nil
 }
 
 // follow measures how long lines take from the command that prints them, which says
 // when, through the store to a client that follows the run.
 func (b *bench) follow(ctx context.Context) error {
-	run, err := b.client.Trigger(ctx, "talks", loom.Request{})
+	run, err := b.client.Trigger(ctx, fmt.Sprintf("job-%04d", b.jobs-1), loom.Request{})
 	if err != nil {
 		return err
 	}

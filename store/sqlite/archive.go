@@ -83,12 +83,16 @@ func unlist[T any](s sql.NullString, into *[]T) error {
 	return json.Unmarshal([]byte(s.String), into)
 }
 
+// lineOfRun is what unpackRun reads, of runs r. To read a column takes about as long
+// as to find a row.
+const lineOfRun = "r.id || '|' || r.due || '|' || r.cause || '|' || r.queued || '|' || coalesce(r.started, '') || '|' || coalesce(r.ended, '') || " +
+	"'|' || r.status || '|' || r.nodes"
+
 // Jobs is part of loom.Archive.
 func (s *Store) Jobs(ctx context.Context, names ...string) ([]loom.JobState, error) {
 	// The last run is sought for each job, by its index. Grouping would read all.
-	query := "SELECT j.name, j.last_tick, j.gone, j.pause_since, j.pause_until, j.pause_by, j.pause_why, " +
-		"r.seq IS NOT NULL, coalesce(r.seq, 0), coalesce(r.id, ''), j.name, coalesce(r.due, 0), coalesce(r.cause, ''), r.who, r.targets, " +
-		"coalesce(r.plan, 0), r.timeout, r.most, coalesce(r.queued, 0), r.started, r.ended, coalesce(r.status, ''), r.reason, coalesce(r.nodes, 0), r.counts " +
+	query := "SELECT j.name, coalesce(j.last_tick, '') || '|' || j.gone || '|' || coalesce(j.pause_since, '') || '|' || coalesce(j.pause_until, ''), " +
+		"j.pause_by, j.pause_why, r.seq || '|' || coalesce(r.timeout, 0) || '|' || coalesce(r.most, 0) || '|' || " + lineOfRun + ", r.who, r.targets, r.reason, r.counts " +
 		"FROM jobs j LEFT JOIN runs r ON r.seq = (SELECT x.seq FROM runs x WHERE x.job = j.id AND NOT x.plan ORDER BY x.queued DESC, x.seq DESC LIMIT 1)"
 	var args []any
 	if len(names) > 0 {
@@ -98,25 +102,13 @@ func (s *Store) Jobs(ctx context.Context, names ...string) ([]loom.JobState, err
 	var states []loom.JobState
 	var seqs []int64
 	err := s.each(ctx, func(rows *sql.Rows) error {
-		var st loom.JobState
-		var last, since, until sql.NullInt64
-		var by, why sql.NullString
-		var ran bool
-		var row runRow
-		into := []any{&st.Name, &last, &st.Gone, &since, &until, &by, &why, &ran}
-		if err := rows.Scan(append(into, row.into()...)...); err != nil {
+		var row stateRow
+		if err := rows.Scan(&row.name, &row.job, &row.by, &row.why, &row.run, &row.who, &row.targets, &row.reason, &row.counts); err != nil {
 			return err
 		}
-		st.LastTick, st.Pause = moment(last), pause(since, until, by, why)
-		if ran {
-			r, err := row.run()
-			if err != nil {
-				return err
-			}
-			st.Last = &r
-		}
-		states, seqs = append(states, st), append(seqs, row.seq)
-		return nil
+		st, seq, err := row.state()
+		states, seqs = append(states, st), append(seqs, seq)
+		return err
 	}, query+" ORDER BY j.name", args...)
 	if err != nil {
 		return nil, err
@@ -129,6 +121,54 @@ func (s *Store) Jobs(ctx context.Context, names ...string) ([]loom.JobState, err
 		}
 	}
 	return states, nil
+}
+
+// A stateRow is a job with its last run: of both the numbers in one line each.
+type stateRow struct {
+	name, job       string
+	by, why         sql.NullString
+	run             sql.NullString // NULL: there is none
+	who, reason     sql.NullString
+	targets, counts sql.NullString
+}
+
+// state returns what the row says, and the last run's number.
+func (w *stateRow) state() (st loom.JobState, seq int64, err error) {
+	st.Name = w.name
+	words := strings.Split(w.job, "|")
+	if len(words) != 4 {
+		return st, 0, fmt.Errorf("job %s is kept in a way that this version can't read: %q", w.name, w.job)
+	}
+	var n [4]sql.NullInt64
+	for i, word := range words {
+		if n[i].Valid = word != ""; n[i].Valid {
+			var bad error
+			n[i].Int64, bad = strconv.ParseInt(word, 10, 64)
+			err = errors.Join(err, bad)
+		}
+	}
+	st.LastTick, st.Gone, st.Pause = moment(n[0]), n[1].Int64 != 0, pause(n[2], n[3], w.by, w.why)
+	if !w.run.Valid {
+		return st, 0, err
+	}
+	words = strings.SplitN(w.run.String, "|", 4)
+	if len(words) != 4 {
+		return st, 0, fmt.Errorf("the last run of job %s is kept in a way that this version can't read: %q", w.name, w.run.String)
+	}
+	seq, badSeq := strconv.ParseInt(words[0], 10, 64)
+	timeout, badTimeout := strconv.ParseInt(words[1], 10, 64)
+	most, badMost := strconv.Atoi(words[2])
+	r, bad := unpackRun(w.name, words[3])
+	r.Timeout, r.Max, r.By, r.Reason = time.Duration(timeout)*time.Millisecond, most, w.who.String, w.reason.String
+	err = errors.Join(err, badSeq, badTimeout, badMost, bad, unlist(w.targets, &r.Targets))
+	if w.counts.Valid {
+		err = errors.Join(err, json.Unmarshal([]byte(w.counts.String), &r.Counts))
+	}
+	if err != nil {
+		err = fmt.Errorf("the last run of job %s is kept in a way that this version can't read: %w", w.name, err)
+	}
+	st.Last = &r
+	return st, seq, err
 }
 
 // count fills in how much of a run that is going has ended.
@@ -368,8 +408,7 @@ func (s *Store) RecentRuns(ctx context.Context, most int, jobs ...string) ([]loo
 			runs = append(runs, r)
 		}
 		return nil
-	}, "SELECT j.name, coalesce((SELECT group_concat(x.line, '') FROM (SELECT r.id || '|' || r.due || '|' || r.cause || '|' || r.queued || '|' || "+
-		"coalesce(r.started, '') || '|' || coalesce(r.ended, '') || '|' || r.status || '|' || r.nodes || char(10) AS line "+
+	}, "SELECT j.name, coalesce((SELECT group_concat(x.line, '') FROM (SELECT "+lineOfRun+" || char(10) AS line "+
 		"FROM runs r INDEXED BY runs_job WHERE r.job = j.id AND NOT r.plan ORDER BY r.queued DESC, r.seq DESC LIMIT ?) x), '') "+
 		"FROM json_each(?) want CROSS JOIN jobs j ON j.name = want.value ORDER BY want.key", most, list(jobs))
 	return runs, err
