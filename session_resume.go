@@ -70,6 +70,7 @@ type claimed struct {
 	name     string
 	user     string // whose spool it is in
 	password Secret
+	bytes    int64 // of its output
 }
 
 // next returns the number of a command.
@@ -105,8 +106,13 @@ type spools struct {
 // sweepEvery is how often a node is asked to look for old claims.
 const sweepEvery = 6 * time.Hour
 
-// forgetAtOnce is how many claims one command deletes at most.
-const forgetAtOnce = 200
+// forgetAtOnce is how many claims one command deletes at most. Small ones wait
+// until there are a few, since to delete them takes the node a process.
+const (
+	forgetAtOnce = 200
+	forgetFew    = 8
+	forgetBytes  = 1 << 20
+)
 
 func (k *spools) add(all []claimed) {
 	k.mu.Lock()
@@ -119,7 +125,15 @@ func (k *spools) add(all []claimed) {
 func (k *spools) take(user string) (names []string, sweep bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	names, k.forget = ofUser(k.forget, user)
+	few, bytes := 0, int64(0)
+	for _, c := range k.forget {
+		if c.user == user {
+			few, bytes = few+1, bytes+c.bytes
+		}
+	}
+	if few >= forgetFew || bytes >= forgetBytes {
+		names, k.forget = ofUser(k.forget, user)
+	}
 	if at, ok := k.swept[user]; !ok || time.Since(at) > sweepEvery {
 		if k.swept == nil {
 			k.swept = map[string]time.Time{}
@@ -203,7 +217,7 @@ func (s *Session) resume(ctx context.Context, c Command) error {
 	r.err = shell.Frames{Nonce: r.claim.Nonce, To: c.Stderr, Frame: r.frameErr}
 	err := r.run(ctx)
 	if !errors.Is(err, ErrLost) && (r.started || !errors.Is(err, ErrUnreachable)) {
-		s.claims.add(claimed{r.claim.Name, c.User, c.Password})
+		s.claims.add(claimed{name: r.claim.Name, user: c.User, password: c.Password, bytes: r.out.N + r.err.N})
 	}
 	return err
 }
@@ -319,7 +333,7 @@ func (r *resumption) attach(ctx context.Context) error {
 	r.err.End(r.last != nil)
 	if err != nil && r.session.claims.node != nil && r.last == nil {
 		for _, name := range r.claim.Forget {
-			r.session.claims.node.add([]claimed{{name, r.cmd.User, r.cmd.Password}})
+			r.session.claims.node.add([]claimed{{name: name, user: r.cmd.User, password: r.cmd.Password}})
 		}
 	}
 	return err

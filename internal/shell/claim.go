@@ -199,8 +199,10 @@ C=$D/$c;}
 // a piece of at most 64 KiB and then prints it, and so on: nothing polls, a slow
 // connection slows the command down, and one that has ended is no longer printed
 // to. Beside the keepers waits the watchdog (W), for the limit, and for children
-// that hold the output open after the end. A follower looks for new output
-// several times a second.
+// that hold the output open after the end. It begins with a line from the other
+// side (descriptor 9), or without it when the connection breaks, so that what is
+// over soon does not pay for it. A follower looks for new output several times a
+// second.
 const claimBody = `unset LOOM_EXEC
 exec 4>&2 2>/dev/null
 trap : HUP INT TERM PIPE
@@ -214,9 +216,10 @@ END
 )
 echo "$? end" >"$C.r";}
 K(){ trap "" HUP INT TERM PIPE
-[ $1 = e ]||{ (W) </dev/null >/dev/null 4>&-&
-echo $! >"$C.w";[ -z "$a$u" ]||(H) </dev/null >/dev/null 4>&-&
+[ $1 = e ]||{ (W) <&9 9<&- >/dev/null 4>&-&
+echo $! >"$C.w";[ -z "$a$u" ]||(H) </dev/null >/dev/null 4>&- 9<&-&
 }
+exec 9<&-
 B=0 i=0 v=1 G=;E=$C.$1.0
 exec 6>>"$E" 7<"$E"
 while r=$(dd bs=65536 count=1 2>&1 >&6 4>&- 7<&-);[ -n "$r" ];do
@@ -235,7 +238,7 @@ j=0 z=;while [ $j -lt 300 ]&&read -r w x <"$C.f"&&I $w $x&&{ x=0;read -r x <"$C.
 [ "$x" = "$z" ]||j=0;z=$x j=$((j+1));sleep .2||{ sleep 1;j=$((j+5));};done
 rm -f "$C.$1.$q";G=${G#$q};done;}
 W(){ trap 'kill $s;exit' TERM
-x=0 z=
+x=0 z= s=;read -r q&&x=1
 while :;do
 q=1;[ $x -lt 10 ]||q=5;[ $l = 0 ]||[ $((x+q)) -le $l ]||q=$((l-x))
 sleep $q&

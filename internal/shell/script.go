@@ -30,7 +30,7 @@ cd /
 
 const ladderFunctions = `S(){ read -r s <"/proc/$1/stat"||return;set -- ${s##*) };shift 19;T=$1;}
 F(){ e=$(grep -l "LOOM_EXEC=$n" /proc/[0-9]*/environ|tr -cd "0-9\n"|tr "\n" " ")
-cat /proc/[0-9]*/stat|awk -v e=" $e" -v g="$g" -v w="$w" -v m="$m" '{i=$1;sub(/.*\) /,"");c[i]=$2;z[i]=$1;if($3==g||$4==g)h[i]=1;if(index(e," "i" ")){k[i]=1;if(i in h)m=1}}
+cat /proc/[0-9]*/stat|awk -v e=" $e" -v g="$g" -v w="$w" -v m="$m" '{i=$1;sub(/.*\) /,"");c[i]=$2;z[i]=$1;if(g>1&&($3==g||$4==g))h[i]=1;if(index(e," "i" ")){k[i]=1;if(i in h)m=1}}
 END{for(i in h)if(z[i]!="Z"&&z[i]!="X"){printf "g ";break}
 if(m)for(i in h)k[i]=1;x[w]=1;do{d=0;for(i in c){if(!(i in k)&&(c[i] in k)){k[i]=1;d=1}if(!(i in x)&&(c[i] in x)){x[i]=1;d=1}}}while(d)
 for(i in k)if(!(i in x)&&z[i]!="Z"&&z[i]!="X")printf "%s ",i}';}
@@ -74,6 +74,7 @@ type script struct {
 	sudo  bool // the shell is a child of sudo, perhaps in sudo's process group
 
 	watched bool // somebody else watches
+	claim   bool // it attaches to a claim, which finds its standard input at descriptor 9
 	quiet   bool // nothing comes before the marker on standard error, so none is needed
 }
 
@@ -86,7 +87,7 @@ func (s script) bytes() []byte {
 	var b bytes.Buffer
 	c := s.c
 	size := len(c.Text) + 384
-	if !s.watched && !s.feeds {
+	if !s.watched && !s.feeds && !s.claim {
 		size += len(quotedWatcher)
 	}
 	b.Grow(size)
@@ -96,6 +97,8 @@ func (s script) bytes() []byte {
 	}
 	switch {
 	case s.feeds:
+	case s.claim: // not in its text, which is eval'ed: bash would crash
+		b.WriteString("exec 9<&0 </dev/null\n")
 	case s.watched:
 		b.WriteString("exec </dev/null\n")
 	default:

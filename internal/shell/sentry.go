@@ -56,7 +56,9 @@ wait
 `
 
 func sentryText(nonce string) string {
-	return fmt.Sprintf("_loom(){\necho %s $$ $$;echo %[1]s $$ $$ >&2\neval %s 2>/dev/null\n}\n_loom;exit\n", mark(nonce), Quote(ladder+sentry))
+	// Once it has said that it is there, it is relied on: the connection that
+	// breaks before its next word must not end it.
+	return fmt.Sprintf("_loom(){\ntrap '' PIPE HUP\necho %s $$ $$;echo %[1]s $$ $$ >&2\neval %s 2>/dev/null\n}\n_loom;exit\n", mark(nonce), Quote(ladder+sentry))
 }
 
 // Up reports whether its shell is there and listens.

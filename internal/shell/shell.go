@@ -157,6 +157,7 @@ const (
 	startLimit = 30 * time.Second // from the request to the marker
 	quiet      = time.Second      // a child that outlives the command may hold its output open this long without using it
 	endLimit   = 8 * time.Second  // from the end of the context to the return
+	claimDelay = time.Second      // from the marker of a claim to the start of its watchdog
 )
 
 // Run runs a command and returns how it ended, when it and its output have. If
@@ -217,13 +218,13 @@ type run struct {
 }
 
 func (r *run) run(ctx context.Context) (Exit, error) {
-	s := script{c: r.c, nonce: r.nonce, feeds: r.c.Stdin != nil, sudo: r.c.User != ""}
+	s := script{c: r.c, nonce: r.nonce, feeds: r.c.Stdin != nil, sudo: r.c.User != "", claim: r.claim}
 	s.quiet = r.c.User == "" && r.c.Peer != nil && r.c.Peer.quiet.Load()
 	main, err := r.launch(ctx, r.nonce, func(p Process) []byte {
 		if w, ok := p.(Watched); ok && !s.feeds && !s.sudo && !r.claim {
 			r.sentry = w.Sentry()
 		}
-		s.watched = r.sentry != nil || r.claim
+		s.watched = r.sentry != nil
 		return s.bytes()
 	}, r.c.Stdout, r.c.Stderr, s.quiet)
 	if err != nil {
@@ -269,6 +270,8 @@ func (r *run) follow(ctx context.Context) (Exit, error) {
 			ready = nil
 			switch {
 			case ended == nil:
+			case r.claim:
+				alarm.Reset(claimDelay)
 			case r.sentry != nil:
 				alarm.Reset(sentryDelay)
 			default:
@@ -291,6 +294,8 @@ func (r *run) follow(ctx context.Context) (Exit, error) {
 			case ready != nil:
 				f.late = true
 				f.p.Close()
+			case r.claim:
+				go func() { _, _ = f.p.Write([]byte("\n")) }() // if it does not arrive, the connection will break
 			case ok:
 				r.sentry.watch(r.nonce, pid, group)
 			}
