@@ -221,6 +221,7 @@ echo $! >"$C.w";[ -z "$a$u" ]||(H) </dev/null >/dev/null 4>&- 9<&-&
 }
 exec 9<&-
 B=0 i=0 v=1 G=;E=$C.$1.0
+export LC_ALL=C
 exec 6>>"$E" 7<"$E"
 while r=$(dd bs=65536 count=1 2>&1 >&6 4>&- 7<&-);[ -n "$r" ];do
 case $r in 0+0*)break;;
