@@ -96,7 +96,7 @@ type NextOverlap struct {
 type FailingJob struct {
 	Job     string      `json:"job"`
 	Since   time.Time   `json:"since,omitzero" doc:"The end of the first of its runs that did not go well, with none that did since; or, if there are very many, one later"`
-	Runs    int         `json:"runs" doc:"How many have not gone well since; 100 may be more"`
+	Runs    int         `json:"runs" doc:"How many have not gone well since; 50 may be more"`
 	Run     string      `json:"run" doc:"The last"`
 	Status  loom.Status `json:"status"`
 	Reason  string      `json:"reason,omitempty" doc:"Why the last did not go well; if it was for its nodes, what the first of them says"`
@@ -272,11 +272,11 @@ func (s *Server) failing(ctx context.Context, st *Status, bad []loom.JobState) e
 }
 
 // badRuns returns the newest runs of jobs, newest first: as many as tell since when
-// each of them fails, which are mostly few, and 100 at most.
+// each of them fails, which are mostly few, and 50 at most.
 func (s *Server) badRuns(ctx context.Context, bad []loom.JobState) (map[string][]loom.Run, error) {
 	of := map[string][]loom.Run{}
 	asked := list(bad, func(j loom.JobState) string { return j.Name })
-	for _, most := range []int{4, 100} {
+	for _, most := range []int{4, 50} {
 		runs, err := s.Store.RecentRuns(ctx, most, asked...)
 		if err != nil {
 			return nil, err

@@ -393,7 +393,7 @@ func (s *Store) RecentRuns(ctx context.Context, most int, jobs ...string) ([]loo
 	if len(jobs) == 0 {
 		return nil, nil
 	}
-	var runs []loom.Run
+	runs := make([]loom.Run, 0, min(most*len(jobs), 4096))
 	err := s.each(ctx, func(rows *sql.Rows) error {
 		var job string
 		var packed sql.RawBytes
@@ -414,28 +414,38 @@ func (s *Store) RecentRuns(ctx context.Context, most int, jobs ...string) ([]loo
 	return runs, err
 }
 
-// unpackRun reads a run of RecentRuns. Neither IDs nor triggers nor statuses have
-// a bar in them.
+// unpackRun reads a line of a run. Neither IDs nor triggers nor statuses have a bar in
+// them.
 func unpackRun(job, line string) (loom.Run, error) {
-	words := strings.Split(strings.TrimSuffix(line, "\n"), "|")
-	if len(words) != 8 {
-		return loom.Run{}, fmt.Errorf("a run of job %s is kept in a way that this version can't read: %q", job, line)
+	var words [8]string
+	rest, more := strings.TrimSuffix(line, "\n"), true
+	n := 0
+	for ; more && n < len(words); n++ {
+		words[n], rest, more = strings.Cut(rest, "|")
+	}
+	if more || n < len(words) {
+		return loom.Run{}, unreadable(job, line)
+	}
+	r := loom.Run{ID: words[0], Job: job, Trigger: loom.Trigger(words[2]), Status: loom.Status(words[6])}
+	for i, at := range []*time.Time{1: &r.Due, 3: &r.Queued, 4: &r.Started, 5: &r.Ended} {
+		if at == nil || words[i] == "" {
+			continue
+		}
+		ms, err := strconv.ParseInt(words[i], 10, 64)
+		if err != nil {
+			return r, unreadable(job, line)
+		}
+		*at = time.UnixMilli(ms)
 	}
 	var err error
-	number := func(word string) int64 {
-		n, bad := strconv.ParseInt(word, 10, 64)
-		err = errors.Join(err, bad)
-		return n
+	if r.Nodes, err = strconv.Atoi(words[7]); err != nil {
+		return r, unreadable(job, line)
 	}
-	at := func(word string) time.Time {
-		if word == "" {
-			return time.Time{}
-		}
-		return time.UnixMilli(number(word))
-	}
-	r := loom.Run{ID: words[0], Job: job, Due: at(words[1]), Trigger: loom.Trigger(words[2]), Queued: at(words[3]),
-		Started: at(words[4]), Ended: at(words[5]), Status: loom.Status(words[6]), Nodes: int(number(words[7]))}
-	return r, err
+	return r, nil
+}
+
+func unreadable(job, line string) error {
+	return fmt.Errorf("a run of job %s is kept in a way that this version can't read: %q", job, line)
 }
 
 // resultColumns are those of result, of results x, runs r, jobs j and nodes n.
