@@ -69,7 +69,9 @@ func bigFleet(b *testing.B) *api.Client {
 	l, err := api.Listen(ctx, dir)
 	must(err)
 	served := make(chan error, 1)
-	go func() { served <- (&api.Server{Store: store, Control: &obliging{daemon: &daemon{manifest: m}}}).Serve(ctx, l) }()
+	go func() {
+		served <- (&api.Server{Store: store, Control: &obliging{daemon: &daemon{manifest: m}}}).Serve(ctx, l)
+	}()
 	c := &api.Client{Socket: filepath.Join(dir, api.SocketFile)}
 	b.Cleanup(func() {
 		_ = c.Close()
