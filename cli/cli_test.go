@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dustinlacewell/loom"
+	"github.com/dustinlacewell/loom/api"
 	"github.com/dustinlacewell/loom/internal/why"
 )
 
@@ -350,5 +351,19 @@ func TestSignature(t *testing.T) {
 	got := signature([]loom.Param{{Name: "a", Required: true}, {Name: "b"}, {Name: "c", Rest: true}})
 	if want := "a [b] [c...]"; got != want {
 		t.Errorf("signature = %q, want %q", got, want)
+	}
+}
+
+// TestPingsThatFail says once what kind of failure it was.
+func TestPingsThatFail(t *testing.T) {
+	var out bytes.Buffer
+	(&Program{Stdout: &out}).pingTable([]api.Ping{
+		{Node: "a", Class: "connection refused", Error: "ann@a:22: connection refused; is sshd running there, and on this port?"},
+		{Node: "b", Class: "no route", Error: "ann@b:22: the network is down"},
+		{Node: "c", Error: "it hurts"},
+	})
+	want := "a: ann@a:22: connection refused; is sshd running there, and on this port?\nb: no route: ann@b:22: the network is down\nc: failed: it hurts\n"
+	if out.String() != want {
+		t.Errorf("prints\n%swant\n%s", out.String(), want)
 	}
 }

@@ -362,7 +362,11 @@ func (p *Program) pingTable(pings []api.Ping) {
 	}
 	for _, f := range failures {
 		title := (&group{nodes: f.nodes}).title()
-		fmt.Fprintf(p.Stdout, "%s: %s: %s\n", paint(p.Stdout, "31", title), cmp.Or(f.first.Class, "failed"), clean(f.first.Error))
+		text := clean(f.first.Error)
+		if class := cmp.Or(f.first.Class, "failed"); !strings.Contains(text, class) { // what the error says is said
+			text = class + ": " + text
+		}
+		fmt.Fprintf(p.Stdout, "%s: %s\n", paint(p.Stdout, "31", title), text)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -99,11 +100,11 @@ func (t *target) classify(ctx context.Context, err error, doing string) *Error {
 		}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Class = ClassRefused
-		e.Err = fmt.Errorf("connection refused: %w", err)
+		e.Err = &said{"connection refused" + t.elsewhere(err), err}
 		e.Hint = "is sshd running there, and on this port?"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		e.Class = ClassNoRoute
-		e.Err = fmt.Errorf("no route to the host: %w", err)
+		e.Err = &said{"no route to the host" + t.elsewhere(err) + besides(err, syscall.EHOSTUNREACH), err}
 		e.Hint = "is the node up, and its network?"
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
 		e.Class = ClassTimeout
@@ -118,6 +119,34 @@ func (t *target) classify(ctx context.Context, err error, doing string) *Error {
 		e.Err = fmt.Errorf("the connection broke %s: %w", doing, err)
 	}
 	return e
+}
+
+// A said is an error in better words than its own.
+type said struct {
+	text string
+	err  error
+}
+
+func (e *said) Error() string { return e.text }
+func (e *said) Unwrap() error { return e.err }
+
+// elsewhere returns the address that was tried, if it is not the one by which the
+// target is called anyway.
+func (t *target) elsewhere(err error) string {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Addr == nil || op.Addr.String() == net.JoinHostPort(t.host, strconv.Itoa(t.port)) {
+		return ""
+	}
+	return " at " + op.Addr.String()
+}
+
+// besides returns what the system says, if it is something else than usual.
+func besides(err error, usual syscall.Errno) string {
+	no, ok := errors.AsType[syscall.Errno](err)
+	if !ok || no == usual {
+		return ""
+	}
+	return ": " + no.Error()
 }
 
 // fail makes an error about this target.

@@ -110,6 +110,11 @@ func TestWhatAnswers(t *testing.T) {
 			if !errors.As(err, &e) || e.Class != tt.class || !errors.Is(err, loom.ErrUnreachable) || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("got %q: %v", e.Class, err)
 			}
+			if tt.class == ClassRefused {
+				if want := fmt.Sprintf("u@%s: connection refused; is sshd running there, and on this port?", tt.addr); !strings.HasSuffix(err.Error(), want) {
+					t.Errorf("got %q, which has to end in %q", err, want)
+				}
+			}
 			t.Log(err)
 		})
 	}
