@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -120,7 +121,7 @@ func (a *ansible) read(text string) error {
 			a.note(n, "left out: there are control characters in it")
 			continue
 		}
-		if line[0] == '[' {
+		if line[0] == '[' && bracketed(line) == "" {
 			head, _, ok := strings.Cut(line[1:], "]")
 			section, kind, _ = strings.Cut(head, ":")
 			if !ok || kind != "" && kind != "vars" && kind != "children" {
@@ -151,6 +152,10 @@ func (a *ansible) read(text string) error {
 // hostLine reads a host of an INI inventory, or a range of them, with variables.
 func (a *ansible) hostLine(n int, section, line string) {
 	words := iniWords(line)
+	if address := bracketed(line); address != "" {
+		a.host(address, n) // which says what to do
+		return
+	}
 	pattern, port := words[0], ""
 	if i := strings.LastIndexByte(pattern, ':'); i > strings.LastIndexByte(pattern, ']') {
 		if _, err := strconv.Atoi(pattern[i+1:]); err == nil && i > 0 && !strings.HasSuffix(pattern[:i], ":") {
@@ -183,6 +188,16 @@ func (a *ansible) hostLine(n int, section, line string) {
 			}
 		}
 	}
+}
+
+// bracketed returns the address that a line such as [fe80::1]:22 begins with, which is
+// a host and no group; "" if it does not.
+func bracketed(line string) string {
+	inner, _, ok := strings.Cut(strings.TrimPrefix(line, "["), "]")
+	if _, err := netip.ParseAddr(inner); !ok || line[0] != '[' || err != nil {
+		return ""
+	}
+	return inner
 }
 
 // iniWords divides a line as a shell would, as Ansible does. A comment ends it.
@@ -237,6 +252,8 @@ func iniValue(text string) any {
 		return true
 	case "False", "false":
 		return false
+	case "None":
+		return nil
 	}
 	if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") {
 		var value any
@@ -458,7 +475,7 @@ func (a *ansible) nodes() yamlMap {
 			maps.Copy(vars, a.groups[g].vars)
 		}
 		maps.Copy(vars, h.vars)
-		if how, ok := vars["ansible_connection"]; ok && !slices.Contains([]any{"local", "ssh", "smart", "paramiko", "paramiko_ssh", "ssh_paramiko", "libssh", "ansible.netcommon.libssh"}, how) {
+		if how := vars["ansible_connection"]; how != nil && !slices.Contains([]any{"local", "ssh", "smart", "paramiko", "paramiko_ssh", "ssh_paramiko", "libssh", "ansible.netcommon.libssh"}, how) {
 			a.note(h.line, "host %s is left out: Loom reaches machines by ssh, not by ansible_connection %v", name, how)
 			continue
 		}
