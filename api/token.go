@@ -130,7 +130,7 @@ func (t *Tokens) Create(name string, role Role, expires time.Time, by string) (s
 		for _, one := range all {
 			expired := !one.Expires.After(now)
 			if one.Name == name && !expired {
-				return nil, fmt.Errorf("token %s: %w: revoke it first, or choose another name", name, fs.ErrExist)
+				return nil, takenError(name)
 			}
 			if one.Name != name && one.Expires.Add(keepExpired).After(now) {
 				kept = append(kept, one)
@@ -146,6 +146,15 @@ func (t *Tokens) Create(name string, role Role, expires time.Time, by string) (s
 	}
 	return text, made.Token, nil
 }
+
+// A takenError is the name of a token that is good still.
+type takenError string
+
+func (e takenError) Error() string {
+	return fmt.Sprintf("there is a token %s already: choose another name, or revoke that one first (loom token revoke %[1]s)", string(e))
+}
+
+func (takenError) Unwrap() error { return fs.ErrExist }
 
 // checkToken returns why there can't be such a token, or nil.
 func checkToken(name string, role Role, expires, now time.Time) error {

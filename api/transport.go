@@ -99,18 +99,28 @@ func (c *Client) connect() *Client {
 	return c
 }
 
+// ErrURL is behind the errors of a client whose URL can't be used, or not with a
+// token: nothing was sent.
+var ErrURL = errors.New("this URL can't be used")
+
+// A urlError says why, as an ErrURL.
+type urlError struct{ text string }
+
+func (e *urlError) Error() string { return e.text }
+func (*urlError) Unwrap() error   { return ErrURL }
+
 // overNetwork makes a transport to the client's URL, and says what is wrong with
 // that.
 func (c *Client) overNetwork(t *http.Transport) error {
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return fmt.Errorf("server %s: write https://HOST:PORT", c.URL)
+		return &urlError{fmt.Sprintf("server %s: write https://HOST:PORT", c.URL)}
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("server %s: write no more than https://HOST:PORT/PATH: a token is given apart", u.Redacted())
+		return &urlError{fmt.Sprintf("server %s: write no more than https://HOST:PORT/PATH: a token is given apart", u.Redacted())}
 	}
 	if u.Scheme == "http" && c.Token != "" && !loopback(u.Hostname()) {
-		return fmt.Errorf("server %s: the token would cross the network for all to read: write https://", c.URL)
+		return &urlError{fmt.Sprintf("server %s: the token would cross the network for all to read: write https://", c.URL)}
 	}
 	c.base = strings.TrimRight(u.String(), "/") + Prefix
 	t.Proxy = http.ProxyFromEnvironment
