@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/dustinlacewell/loom"
@@ -84,6 +85,8 @@ func ExitCode(err error) int {
 		return ExitForbidden
 	case errors.Is(err, api.ErrNoDaemon):
 		return ExitUnreachable
+	case errors.Is(err, api.ErrURL):
+		return ExitUsage
 	}
 	return ExitFailed
 }
@@ -99,6 +102,10 @@ func Usage(format string, args ...any) error {
 func (p *Program) Execute(ctx context.Context, root *cobra.Command, args []string) error {
 	p.completeAll(root)
 	explainArgs(root)
+	p.explainHelp(root)
+	if slices.Contains(args, cobra.ShellCompRequestCmd) {
+		unquoteFlags(root)
+	}
 	root.SetArgs(pastTimes(args))
 	root.SetIn(p.Stdin)
 	root.SetOut(p.Stdout)
@@ -155,6 +162,42 @@ func explainArgs(cmd *cobra.Command) {
 	}
 }
 
+// explainHelp has help about a command that does not exist be a mistake.
+func (p *Program) explainHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		return // it is there
+	}
+	show := help.Run
+	help.RunE = func(cmd *cobra.Command, args []string) error {
+		p.began = true
+		about, rest, err := root.Find(args)
+		if about == nil {
+			about = root
+		}
+		if about.HasSubCommands() && len(args) > 0 && (err != nil || len(rest) > 0) {
+			if len(rest) == 0 {
+				rest = args
+			}
+			return &Error{Code: ExitUsage, Err: errors.New(noCommand(about, rest[0])), Hint: about.CommandPath() + " --help lists the commands"}
+		}
+		show(cmd, args)
+		return nil
+	}
+}
+
+// unquoteFlags takes the backquotes, which name a flag's value where help is shown,
+// out of what is said of flags where words are completed.
+func unquoteFlags(cmd *cobra.Command) {
+	for _, one := range cmd.Commands() {
+		unquoteFlags(one)
+	}
+	for _, set := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
+		set.VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
+	}
+}
+
 // strayed says that a command, of which the help is about to be shown since it does
 // nothing by itself, has none of the name that was given below it.
 func strayed(cmd *cobra.Command) error {
@@ -162,11 +205,16 @@ func strayed(cmd *cobra.Command) error {
 	if asked, _ := cmd.Flags().GetBool("help"); asked || cmd.Runnable() || len(words) == 0 {
 		return nil
 	}
-	text := fmt.Sprintf("unknown command %q for %q", words[0], cmd.CommandPath())
-	if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
+	return errors.New(noCommand(cmd, words[0]))
+}
+
+// noCommand says that a command has none of that name below it.
+func noCommand(cmd *cobra.Command, name string) string {
+	text := fmt.Sprintf("unknown command %q for %q", name, cmd.CommandPath())
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
 		text += fmt.Sprintf(" (did you mean %q?)", near[0])
 	}
-	return errors.New(text)
+	return text
 }
 
 // Report tells a person what went wrong.

@@ -123,6 +123,18 @@ func (p *Program) completeAll(root *cobra.Command) {
 	}
 }
 
+// several completes each of several words as complete does the first, those that are
+// there already left out.
+func several(complete cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		all, how := complete(cmd, nil, begun)
+		return slices.DeleteFunc(all, func(one string) bool {
+			word, _, _ := strings.Cut(one, "\t")
+			return slices.Contains(args, word)
+		}), how
+	}
+}
+
 func files(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return nil, cobra.ShellCompDirectiveDefault
 }

@@ -190,9 +190,26 @@ func TestOrders(t *testing.T) {
 		{"jobs hello", "paused", "", 0},
 		{"job hello", "does      run {command: echo hello}\n", "", 0},
 		{"enable hello", "job hello is enabled again", "", 0},
+		{"disable hello nope mixd", "", `there is no job "nope"`, 5},
+		{"disable hello nope mixd", "", `there is no job "mixd" (did you mean "mixed"?)`, 5},
+		{"enable hello", "job hello was not disabled", "", 0}, // all or none
+		{"disable hello mixed hello", "job hello is disabled until it is enabled (loom enable hello)\njob mixed is disabled", "", 0},
+		{"enable hello mixed -o json", `"job": "mixed",`, "", 0},
+		{"enable hello", "job hello was not disabled", "", 0},
+		{"disable", "", "something is missing: write loom disable JOB...\n", 2},
+		{"runs --job mixd", "", "there is no job \"mixd\" (did you mean \"mixed\"?)\nno run fits;", 0},
+		{"help nosuch", "", `unknown command "nosuch" for "loom"`, 2},
+		{"help stats", "", `unknown command "stats" for "loom" (did you mean "status"?)` + "\nloom: hint: loom --help lists the commands\n", 2},
+		{"help import cron", "", `unknown command "cron" for "loom import" (did you mean "crontab"?)`, 2},
+		{"help import crontab", "Usage:\n  loom import crontab ", "", 0},
+		{"help", "Available Commands:", "", 0},
+		{"__complete jobs --sta", "--status\t", "", 0},
 		{"next", "hello: runs only by hand\n", "", 0},
 	} {
 		stdout, stderr, code := y.give(t, nil, nil, words(tt.args)...)
+		if strings.HasPrefix(tt.args, "__complete") && strings.Contains(stdout, "`") {
+			t.Errorf("%s: there are backquotes in what is said of flags:\n%s", tt.args, stdout)
+		}
 		if code != tt.code || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
 			t.Errorf("%s: exit status %d, want %d\nstdout:\n%swants %q\nstderr:\n%swants %q", tt.args, code, tt.code, stdout, tt.stdout, stderr, tt.stderr)
 		}

@@ -65,50 +65,52 @@ begun never will. RUN is an ID, or the beginning of one.`,
 
 func (p *Program) disableCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "disable JOB",
-		Short: "Keep a job from being fired, except by hand",
+		Use:   "disable JOB...",
+		Short: "Keep jobs from being fired, except by hand",
 		Long: `Disable pauses a job: its schedule does not fire it, nor does the end of another job,
 and each tick that is let go is written down with who asked for that and why. It
 outlives restarts and changes of the files. Runs that are going go on.
 
 TIME is such as 2h (from now), 18:00, "tomorrow 06:00" or 2027-03-28. A job that is
-disabled already gets the new time and reason.`,
+disabled already gets the new time and reason. If one of several jobs does not exist,
+none is disabled. -o json writes a list of them if several are named.`,
 		Example: `  ` + p.Name + ` disable backup --until 2h --why "db3 gets a new disk"
-  ` + p.Name + ` disable deploy`,
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: p.completeKnown,
+  ` + p.Name + ` disable deploy migrate`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: several(p.completeKnown),
 	}
 	until := cmd.Flags().String("until", "", "`time` from which on it is fired again (default: when it is enabled)")
 	reason := cmd.Flags().String("why", "", "a `text` that others see")
 	state := stateFlag(cmd)
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return p.pause(cmd.Context(), *state, *output, loom.Action{Verb: loom.VerbPause, Object: args[0], Why: *reason}, *until)
+		return p.pause(cmd.Context(), *state, *output, args, loom.Action{Verb: loom.VerbPause, Why: *reason}, *until)
 	}
 	return cmd
 }
 
 func (p *Program) enableCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "enable JOB",
-		Short: "Let a job be fired again that was disabled",
+		Use:   "enable JOB...",
+		Short: "Let jobs be fired again that were disabled",
 		Long: `Enable ends what disable began. A job whose manifest says enabled: false stays as
-that says.`,
-		Example:           `  ` + p.Name + ` enable backup`,
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: p.completePaused,
+that says. If one of several jobs does not exist, none is enabled. -o json writes a
+list of them if several are named.`,
+		Example:           `  ` + p.Name + ` enable backup` + "\n" + `  ` + p.Name + ` enable deploy migrate`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: several(p.completePaused),
 	}
 	reason := cmd.Flags().String("why", "", "a `text` that is written down")
 	state := stateFlag(cmd)
 	output := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return p.pause(cmd.Context(), *state, *output, loom.Action{Verb: loom.VerbResume, Object: args[0], Why: *reason}, "")
+		return p.pause(cmd.Context(), *state, *output, args, loom.Action{Verb: loom.VerbResume, Why: *reason}, "")
 	}
 	return cmd
 }
 
-// pause pauses a job, or ends that.
-func (p *Program) pause(ctx context.Context, state, output string, a loom.Action, until string) error {
+// pause pauses jobs, or ends that: all of them, or none if one can't be.
+func (p *Program) pause(ctx context.Context, state, output string, jobs []string, a loom.Action, until string) error {
 	in, err := p.asking(ctx, state, func(ctx context.Context) (*loom.Manifest, error) { return p.known(ctx), nil })
 	if err != nil {
 		return err
@@ -124,44 +126,85 @@ func (p *Program) pause(ctx context.Context, state, output string, a loom.Action
 	if !a.Until.IsZero() && !a.Until.After(now) {
 		return Usage("--until %s is not to come: it was %s", until, stamp(a.Until))
 	}
-	j, err := in.api.ShowJob(ctx, a.Object, -1)
+	was, err := p.pausable(ctx, in, jobs)
 	if err != nil {
 		return err
 	}
-	if !j.Remembered {
-		return &Error{Code: ExitNotFound, Err: fmt.Errorf("job %q is in the manifests, but no daemon has taken it up yet: %w", a.Object, loom.ErrNotFound),
-			Hint: fmt.Sprintf("start one (%s -c FILE), or write enabled: false in the manifest", p.Name)}
-	}
 	a.By = in.who()
-	if err := in.Act(ctx, a); err != nil {
-		return err
+	done := []pausedJSON{}
+	for i := range was {
+		if a.Object = was[i].Name; ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := in.Act(ctx, a); err != nil {
+			return err
+		}
+		if done = append(done, pausedJSON{a.Object, a.Verb == loom.VerbPause, a.Until}); output != "json" {
+			fmt.Fprintln(p.Stdout, p.paused(in, &was[i], a))
+		}
 	}
-	return p.paused(output, in, &j, a)
+	switch {
+	case output != "json":
+		return nil
+	case len(jobs) == 1:
+		return writeJSON(p.Stdout, done[0])
+	}
+	return writeJSON(p.Stdout, done)
+}
+
+// pausable returns the jobs of these names, each once. The error tells of all that
+// can't be paused.
+func (p *Program) pausable(ctx context.Context, in *inquiry, names []string) ([]api.JobDetail, error) {
+	var jobs []api.JobDetail
+	var failed []error
+	seen := map[string]bool{}
+	for _, name := range names {
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		j, err := in.api.ShowJob(ctx, name, -1)
+		switch {
+		case err == nil && !j.Remembered:
+			err = &Error{Code: ExitNotFound, Err: fmt.Errorf("job %q is in the manifests, but no daemon has taken it up yet: %w", name, loom.ErrNotFound),
+				Hint: fmt.Sprintf("start one (%s -c FILE), or write enabled: false in the manifest", p.Name)}
+			fallthrough
+		case err != nil:
+			failed = append(failed, err)
+		default:
+			jobs = append(jobs, j)
+		}
+	}
+	if len(failed) == 1 {
+		return nil, failed[0]
+	}
+	return jobs, errors.Join(failed...)
+}
+
+// A pausedJSON is a job that was paused, or no longer is, for programs.
+type pausedJSON struct {
+	Job    string    `json:"job"`
+	Paused bool      `json:"paused"`
+	Until  time.Time `json:"until,omitzero"`
 }
 
 // paused tells what was done.
-func (p *Program) paused(output string, in *inquiry, was *api.JobDetail, a loom.Action) error {
-	type pausedJSON struct {
-		Job    string    `json:"job"`
-		Paused bool      `json:"paused"`
-		Until  time.Time `json:"until,omitzero"`
-	}
-	done := pausedJSON{a.Object, a.Verb == loom.VerbPause, a.Until}
+func (p *Program) paused(in *inquiry, was *api.JobDetail, a loom.Action) string {
 	tail := ""
 	if in.daemon == nil {
 		tail = "; no daemon runs now, but the next one knows"
 	}
 	switch {
 	case a.Verb == loom.VerbResume && was.Disabled:
-		return p.ordered(output, done, "job %s is not paused, but its schedule does not fire it: %s:%d says enabled: false", a.Object, was.File, was.Line)
+		return fmt.Sprintf("job %s is not paused, but its schedule does not fire it: %s:%d says enabled: false", a.Object, was.File, was.Line)
 	case a.Verb == loom.VerbResume && was.Pause == nil:
-		return p.ordered(output, done, "job %s was not disabled%s", a.Object, tail)
+		return fmt.Sprintf("job %s was not disabled%s", a.Object, tail)
 	case a.Verb == loom.VerbResume:
-		return p.ordered(output, done, "job %s is enabled again%s%s", a.Object, nextOf(was, time.Now()), tail)
+		return fmt.Sprintf("job %s is enabled again%s%s", a.Object, nextOf(was, time.Now()), tail)
 	case a.Until.IsZero():
-		return p.ordered(output, done, "job %s is disabled until it is enabled (%s enable %s)%s", a.Object, p.Name, a.Object, tail)
+		return fmt.Sprintf("job %s is disabled until it is enabled (%s enable %s)%s", a.Object, p.Name, a.Object, tail)
 	}
-	return p.ordered(output, done, "job %s is disabled until %s%s", a.Object, stamp(a.Until), tail)
+	return fmt.Sprintf("job %s is disabled until %s%s", a.Object, stamp(a.Until), tail)
 }
 
 // nextOf says when a job runs next, if that is known.

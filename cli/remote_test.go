@@ -70,7 +70,7 @@ func TestServers(t *testing.T) {
 		{args: "--context there", config: contexts, mode: 0o640, want: "is open to others", exit: ExitForbidden},
 		{args: "--context gone", config: contexts, mode: 0o600, want: "there are there, local", exit: ExitUsage},
 		{args: "--server " + daemon.URL + " --token-file " + open, want: "is open to others (mode 0644)", exit: ExitForbidden},
-		{args: "--server http://loom.example.org --token hunter2", want: "cross the network", exit: ExitFailed},
+		{args: "--server http://loom.example.org --token hunter2", want: "cross the network", exit: ExitUsage},
 		{args: "--server " + tls.URL, want: "--ca", exit: ExitUnreachable},
 		{args: "--server " + strings.Replace(daemon.URL, "http:", "https:", 1), want: "speaks without TLS", exit: ExitUnreachable},
 		{args: "--server " + strings.Replace(tls.URL, "https:", "http:", 1), want: "it wants TLS", exit: ExitUnreachable},

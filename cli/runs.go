@@ -106,7 +106,7 @@ such as 2h or 7d (so long ago), 02:30, "yesterday 02:30", 2027-03-28.`,
 		}
 		more := len(runs) > *n
 		runs = runs[:min(len(runs), *n)]
-		return p.listRuns(ctx, m, runs, *output, more, filtered(cmd))
+		return p.listRuns(ctx, m, runs, *output, more, filtered(cmd), q.Job)
 	}
 	return cmd
 }
@@ -130,7 +130,7 @@ func (p *Program) nothing(err error, output string) error {
 	return nil
 }
 
-func (p *Program) listRuns(ctx context.Context, m *memory, runs []loom.Run, output string, more, some bool) error {
+func (p *Program) listRuns(ctx context.Context, m *memory, runs []loom.Run, output string, more, some bool, job string) error {
 	switch output {
 	case "json":
 		all := []api.Run{}
@@ -145,7 +145,7 @@ func (p *Program) listRuns(ctx context.Context, m *memory, runs []loom.Run, outp
 		return nil
 	}
 	if len(runs) == 0 {
-		return p.noRuns(ctx, m, some)
+		return p.noRuns(ctx, m, some, job)
 	}
 	p.runsTable(p.Stdout, runs, time.Now())
 	if more {
@@ -156,7 +156,18 @@ func (p *Program) listRuns(ctx context.Context, m *memory, runs []loom.Run, outp
 }
 
 // noRuns says why a list of runs is empty.
-func (p *Program) noRuns(ctx context.Context, m *memory, some bool) error {
+func (p *Program) noRuns(ctx context.Context, m *memory, some bool, job string) error {
+	if job != "" {
+		client := m.daemon
+		if client == nil {
+			in := p.within(m, p.known(ctx), nil)
+			defer in.absent.close()
+			client = in.api
+		}
+		if _, err := client.ShowJob(ctx, job, -1); errors.Is(err, loom.ErrNotFound) {
+			fmt.Fprintln(p.Stderr, strings.TrimSuffix(err.Error(), ": "+loom.ErrNotFound.Error()))
+		}
+	}
 	if some {
 		one, err := m.Runs(ctx, loom.RunQuery{Limit: 1})
 		if err != nil {

@@ -230,6 +230,10 @@ func (p *Program) secretListCommand(state *string) *cobra.Command {
 			}
 			return nil
 		}
+		if len(all) == 0 {
+			fmt.Fprintf(p.Stderr, "there are no secrets: %s secret set NAME sets one\n", p.Name)
+			return nil
+		}
 		t := table{head: []string{"NAME", "USED"}}
 		for _, s := range all {
 			used := strings.Join(s.Used, ", ")

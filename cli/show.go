@@ -246,11 +246,12 @@ func resultKey(r *loom.Result) string {
 
 func (p *Program) showResult(r *loom.Result, plan bool) {
 	line := func(format string, args ...any) { fmt.Fprintf(p.Stdout, "  "+format+"\n", args...) }
-	if reason := Reason(r); reason != "" {
+	reason := Reason(r)
+	if reason != "" {
 		line("%s", clean(reason))
 	}
-	if r.ExitCode > 0 {
-		line("exit status %d", r.ExitCode)
+	if status := fmt.Sprintf("exit status %d", r.ExitCode); r.ExitCode > 0 && !strings.Contains(reason, status) {
+		line("%s", status)
 	}
 	for i, a := range r.Earlier {
 		text, reason := string(a.Status), strings.TrimPrefix(a.Reason, r.Node+": ")
