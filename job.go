@@ -36,6 +36,10 @@ type Job struct {
 	// see [Session.Resumable].
 	Resumable bool
 
+	// Base is the directory of the control host at which relative paths that its
+	// tasks are given start: that of the main file. "": where Loom runs.
+	Base string
+
 	User string            // logs in to the nodes instead of their own User
 	Sudo string            // user that commands become; "": the login user; SudoDefault: the node's choice
 	Env  map[string]string // exported to commands, over the node's

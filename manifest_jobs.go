@@ -99,7 +99,7 @@ type jobReader struct {
 }
 
 func (l *load) job(f *jobFile, p bind.Pair) *Job {
-	r := &jobReader{load: l, pair: p, spec: l.defaults, job: &Job{Name: p.Name}}
+	r := &jobReader{load: l, pair: p, spec: l.defaults, job: &Job{Name: p.Name, Base: l.top}}
 	r.job.File, r.job.Line = l.set.Position(p.Key.Line)
 	r.job.Col = p.Key.Column
 	if why := badJobName(p.Name); why != "" {

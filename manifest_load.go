@@ -26,6 +26,7 @@ type load struct {
 	disk   *disk // where values of ${file:PATH} always come from
 	file   string
 	dir    string // of the main file
+	top    string // the same, absolute
 	home   string
 
 	binder   bind.Binder
@@ -67,7 +68,7 @@ type warning struct {
 
 // newLoad begins a reading of the main file and what it names, from o.
 func newLoad(ctx context.Context, file string, tasks *Registry, o origin, d *disk) *load {
-	return &load{ctx: ctx, secrets: secrets{redactor: new(Redactor)}, tasks: tasks, origin: o, disk: d, file: file, dir: dirOf(file), home: homeDir(),
+	return &load{ctx: ctx, secrets: secrets{redactor: new(Redactor)}, tasks: tasks, origin: o, disk: d, file: file, dir: dirOf(file), top: absolute(dirOf(file)), home: homeDir(),
 		programs: map[string]bool{}, zones: map[string]*time.Location{}, cron: map[cronKey]cronResult{},
 		chosen: map[*yaml.Node]chosen{}, warnings: map[string]*warning{}, mentions: map[string]*yaml.Node{}, defaults: builtinDefaults()}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -96,7 +97,8 @@ type templated struct {
 	parsed map[*yaml.Node]*template.Template
 }
 
-// given returns the parameters as the manifest has them, by name.
+// given returns the parameters as the manifest has them, by name, without those that
+// are a Secret: a template, or what is written beside one, may have a part of it.
 func (t *templated) given() map[string]any {
 	all := map[string]any{}
 	if t.kwargs != nil {
@@ -116,6 +118,7 @@ func (t *templated) given() map[string]any {
 		}
 		all[p.Name] = args[i]
 	}
+	bind.Hide(t.task.proto, all, reflect.TypeFor[Secret](), redacted)
 	return all
 }
 

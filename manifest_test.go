@@ -2,6 +2,7 @@ package loom
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -66,6 +67,9 @@ func TestReadManifestTakesTheOriginalsFiles(t *testing.T) {
 	}
 	if m.Config.MinWorkers != 0 || m.Config.MaxWorkers != 10 {
 		t.Errorf("workers: %d to %d, want 0 to 10", m.Config.MinWorkers, m.Config.MaxWorkers)
+	}
+	if want, err := filepath.Abs("testdata/seed"); err != nil || mount.Base != want {
+		t.Errorf("relative paths of mountstorage start at %q, want %q (%v)", mount.Base, want, err)
 	}
 	if mount.Schedule == nil || mount.File != "testdata/seed/jobs/jobs.yaml" || mount.Line != 4 {
 		t.Errorf("mountstorage: schedule %v, %s:%d", mount.Schedule, mount.File, mount.Line)

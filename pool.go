@@ -461,7 +461,7 @@ func (a *attempt) session(n *Node, c Conn) *Session {
 		Node: n, Job: w.job.Name, RunID: w.run.ID, Due: w.run.Due,
 		Out: a.out.writer(Stdout), Err: a.out.writer(Stderr),
 		Conn: &usedConn{Conn: c, used: &a.used},
-		Dir:  w.job.Dir, Env: w.job.Env,
+		Dir:  w.job.Dir, Env: w.job.Env, Base: w.job.Base,
 		OnChange: a.changed,
 		secrets:  w.secrets,
 	}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -32,6 +34,10 @@ type Session struct {
 	User string            // sudo to this user; "": the login user
 	Dir  string            // "": the login directory
 	Env  map[string]string // over the node's own
+
+	// Base is the directory of the control host at which LocalPath begins;
+	// "": the current one.
+	Base string
 
 	// Claim names the run's work on this node, so that it is found again, and
 	// done once: see [Session.Resumable]. "": commands end with the connection.
@@ -117,6 +123,28 @@ func (s *Session) Exec(ctx context.Context, c Command) error {
 // prints, logs, reports as a change or returns as an error is redacted by itself:
 // this is for text that is made shorter before, so that a secret may be cut in two.
 func (s *Session) Redact(text string) string { return s.secrets.Redact(text) }
+
+// LocalPath makes a path of the control host absolute: one that is relative starts
+// at s.Base, and ~ is the home directory of the user that Loom runs as. Tasks pass
+// what a manifest gives them as such a path through it.
+func (s *Session) LocalPath(path string) (string, error) {
+	rest, ok := strings.CutPrefix(path, "~")
+	switch {
+	case ok && (rest == "" || rest[0] == '/'):
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+		path = filepath.Join(home, rest)
+	case s.Base != "" && !filepath.IsAbs(path):
+		path = filepath.Join(s.Base, path)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return abs, nil
+}
 
 func (s *Session) environment(own map[string]string) map[string]string {
 	env := map[string]string{"LOOM_NODE": s.Node.Name}

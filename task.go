@@ -177,7 +177,7 @@ func (r *Registry) Params(name string) []Param {
 // prototype has, as people would write them in YAML: those of a job's Task, for people
 // to read. A [Secret] is hidden; a text that came from a secret is not, so
 // [Manifest.Redact] it. Of what a manifest gives by a template it returns
-// the template. It is nil if there are none, or the task can't be written so.
+// the template, unless that is for a Secret. It is nil if there are none, or the task can't be written so.
 func (r *Registry) Given(name string, task Task) map[string]any {
 	t := r.lookup(name)
 	if t == nil {

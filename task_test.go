@@ -219,6 +219,8 @@ func TestGiven(t *testing.T) {
   plain: {task: give, args: [x, fast, 90s, '', y, z], targets: a, schedule: manual}
   alias: {task: old.give, kwargs: {name: x, token: hunter2}, targets: a, schedule: manual}
   templates: {task: give, args: ['{{.Node.Name}}', slow], kwargs: {more: [y]}, targets: a, schedule: manual}
+  hidden: {task: give, args: ['{{.Node.Name}}'], kwargs: {token: 'of-{{.Node.Name}}'}, targets: a, schedule: manual}
+  beside: {task: give, args: ['{{.Node.Name}}', slow, 1s, hunter2], targets: a, schedule: manual}
 `} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
 			t.Fatal(err)
@@ -235,6 +237,8 @@ func TestGiven(t *testing.T) {
 		"plain":     {"name": "x", "more": []any{"y", "z"}, "every": "1m30s"},
 		"alias":     {"name": "x", "token": "[secret]"},
 		"templates": {"name": "{{.Node.Name}}", "more": []any{"y"}, "mode": "slow"},
+		"hidden":    {"name": "{{.Node.Name}}", "token": "[secret]"},
+		"beside":    {"name": "{{.Node.Name}}", "mode": "slow", "every": "1s", "token": "[secret]"},
 	} {
 		j := m.Job(name)
 		if diff := cmp.Diff(want, r.Given(j.TaskName, j.Task)); diff != "" {

@@ -94,7 +94,7 @@ type sending struct {
 }
 
 func (t Put) steps(ctx context.Context, s *loom.Session) ([]step, error) {
-	list, inside, err := t.sendings()
+	list, inside, err := t.sendings(s)
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +119,8 @@ func (t Put) steps(ctx context.Context, s *loom.Session) ([]step, error) {
 
 // sendings lists what is to be put, directories before what is in them, and
 // whether it goes into the remote path, rather than getting that name.
-func (t Put) sendings() (list []sending, inside bool, err error) {
-	name, err := localPath(t.LocalPath)
+func (t Put) sendings(s *loom.Session) (list []sending, inside bool, err error) {
+	name, err := s.LocalPath(t.LocalPath)
 	if err != nil {
 		return nil, false, err
 	}
@@ -593,7 +593,7 @@ func (t Get) steps(ctx context.Context, s *loom.Session) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := t.place(s.Node.Name, list)
+	dir, err := t.place(s, list)
 	if err != nil {
 		return nil, err
 	}
@@ -640,7 +640,8 @@ func (t Get) ask(ctx context.Context, s *loom.Session) ([]fetching, error) {
 
 // place says where each file goes, and returns the directory that none may
 // leave.
-func (t Get) place(node string, list []fetching) (dir string, err error) {
+func (t Get) place(s *loom.Session, list []fetching) (dir string, err error) {
+	node := s.Node.Name
 	if node == "" || node == "." || node == ".." || strings.ContainsAny(node, "/\\\x00") {
 		return "", fmt.Errorf("the node's name, %q, can't be that of a directory", node)
 	}
@@ -657,7 +658,7 @@ func (t Get) place(node string, list []fetching) (dir string, err error) {
 		}
 	}
 	named := strings.Contains(fixed, "path}") || strings.Contains(fixed, "%(path)s") || strings.Contains(fixed, "basename")
-	if !named && (len(list) > 1 || strings.HasSuffix(fixed, "/") || isDir(fixed)) {
+	if !named && (len(list) > 1 || strings.HasSuffix(fixed, "/") || isDir(s, fixed)) {
 		fixed = strings.TrimSuffix(fixed, "/") + "/"
 		if varies < 0 {
 			varies = len(fixed)
@@ -672,14 +673,14 @@ func (t Get) place(node string, list []fetching) (dir string, err error) {
 	if base == "" {
 		base = "."
 	}
-	if dir, err = localPath(base); err != nil {
+	if dir, err = s.LocalPath(base); err != nil {
 		return "", err
 	}
 	return dir, settle(list, rest)
 }
 
-func isDir(name string) bool {
-	name, err := localPath(name)
+func isDir(s *loom.Session, name string) bool {
+	name, err := s.LocalPath(name)
 	if err != nil {
 		return false
 	}

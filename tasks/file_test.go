@@ -295,3 +295,26 @@ func (n lyingNode) Exec(_ context.Context, c loom.Command) error {
 	_, err := io.WriteString(c.Stdout, "\nhostile content")
 	return err
 }
+
+// TestLocalPath holds that relative paths of the control host start at the session's
+// directory, and at the current one if it has none.
+func TestLocalPath(t *testing.T) {
+	home, here := t.TempDir(), t.TempDir()
+	t.Setenv("HOME", home)
+	t.Chdir(here)
+	for _, tt := range []struct{ base, path, want string }{
+		{"/etc/loom", "files/motd", "/etc/loom/files/motd"},
+		{"/etc/loom", "../x", "/etc/x"},
+		{"/etc/loom", ".", "/etc/loom"},
+		{"/etc/loom", "/srv/x/", "/srv/x"},
+		{"/etc/loom", "~/x", home + "/x"},
+		{"/etc/loom", "~", home},
+		{"/etc/loom", "~x", "/etc/loom/~x"},
+		{"", "x", here + "/x"},
+	} {
+		got, err := (&loom.Session{Base: tt.base}).LocalPath(tt.path)
+		if err != nil || got != tt.want {
+			t.Errorf("LocalPath(%q) from %q = %q, %v; want %q", tt.path, tt.base, got, err, tt.want)
+		}
+	}
+}

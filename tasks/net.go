@@ -278,7 +278,7 @@ func (t Wait) looker(ctx context.Context, s *loom.Session) (look looker, done fu
 		case t.URL != "":
 			return func(ctx context.Context) (down, err error) { return fetch(ctx, t.URL), nil }, done, nil
 		case t.File != "":
-			file, err := localPath(t.File)
+			file, err := s.LocalPath(t.File)
 			if err != nil {
 				return nil, nil, err
 			}

@@ -59,7 +59,7 @@ func (t Script) Validate() error {
 
 // Apply copies, runs and removes the script.
 func (t Script) Apply(ctx context.Context, s *loom.Session) error {
-	text, err := readScript(t.File)
+	text, err := readScript(s, t.File)
 	if err != nil {
 		return err
 	}
@@ -100,8 +100,8 @@ func (t Script) session(s *loom.Session) *loom.Session {
 // once for each node.
 const maxScript = 16 << 20
 
-func readScript(file string) ([]byte, error) {
-	path, err := localPath(file)
+func readScript(s *loom.Session, file string) ([]byte, error) {
+	path, err := s.LocalPath(file)
 	if err != nil {
 		return nil, err
 	}
@@ -241,20 +241,4 @@ func (t Script) run(ctx context.Context, s *loom.Session, text []byte, runner []
 		logger(s).Warn("script may be left on the node", "dir", id, "err", rmErr)
 	}
 	return err
-}
-
-// localPath makes a path of the control host absolute.
-func localPath(path string) (string, error) {
-	if rest, ok := strings.CutPrefix(path, "~"); ok && (rest == "" || rest[0] == '/') {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", path, err)
-		}
-		path = filepath.Join(home, rest)
-	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	return abs, nil
 }

@@ -18,9 +18,10 @@
 //   - What a manifest says reaches the node's shell as quoted words, never as
 //     shell text, except for parameters that are a command. No secret is on a
 //     command line.
-//   - Paths of the control host may begin with ~ and are relative to the
-//     directory that Loom runs in. Paths of the node are relative to the login
-//     directory.
+//   - Paths of the control host may begin with ~, and relative ones start at the
+//     directory of the main file, as all others in manifests do; without a
+//     manifest where the program runs ([loom.Session.LocalPath]). Paths of the
+//     node are relative to the login directory.
 package tasks
 
 import "github.com/dustinlacewell/loom"
