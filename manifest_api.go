@@ -100,7 +100,13 @@ type (
 	modeSpec    fs.FileMode
 )
 
-func (l *listenSpec) UnmarshalText(text []byte) error { return oneOf((*string)(l), text, "unix") }
+func (l *listenSpec) UnmarshalText(text []byte) error {
+	err := oneOf((*string)(l), text, "unix")
+	if _, _, address := net.SplitHostPort(string(text)); err != nil && address == nil {
+		return fmt.Errorf("%w; for an address write http: %s", err, text)
+	}
+	return err
+}
 
 func (r *roleSpec) UnmarshalText(text []byte) error {
 	return oneOf((*string)(r), text, "viewer", "operator", "admin")
