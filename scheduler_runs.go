@@ -110,10 +110,10 @@ func (s *Scheduler) take(ctx context.Context) {
 	s.taking = false
 }
 
-// follow fires the jobs that are to follow a run, if it was no plan. That is done before the run is
-// recorded as ended, so that no crash can come between: one that is fired again
-// names the same run, and the store fires it once. While Run is stopping, what
-// follows waits in the store for the next start.
+// follow fires the jobs that are to follow a run, if it was no plan. That is done
+// before the run is recorded as ended, so that no crash can come between: one that
+// is fired again names the same run, and the store fires it once. While Run is
+// stopping, what follows waits in the store for the next start.
 func (s *Scheduler) follow(ctx context.Context, g *going) {
 	if g.claim.Run.Plan {
 		return

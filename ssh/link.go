@@ -736,9 +736,7 @@ func (l *link) drop() {
 	if !single {
 		l.prepare(false)
 	}
-	if l.alive() {
-		l.pace.rest(l)
-	}
+	l.pace.rest(l)
 	if l.freed != nil {
 		l.freed()
 	}

@@ -80,6 +80,9 @@ const heatDelay = 300 * time.Millisecond
 func (p *pacer) rest(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !l.alive() { // whoever ends it forgets it after that
+		return
+	}
 	if p.resting == nil {
 		p.resting = map[*link]struct{}{}
 	}
